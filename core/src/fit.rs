@@ -1,0 +1,356 @@
+//! From what policy wants to what a way in can do: one pure function, so that every way steps down
+//! alike and says what was lost.
+//!
+//! The order of preference, when one answer must serve recipients of different outcomes:
+//! 1. anyone deferred: all are deferred, nobody gets the mail twice, nobody loses it;
+//! 2. anyone delivered: the answer is "accepted"; who was to be refused does not get the mail, and a
+//!    copy is kept in quarantine, since nobody is told;
+//! 3. anyone refused: the refusal (nobody gets the mail, so it is true for all);
+//! 4. all discarded: "accepted".
+//!
+//! Where a refusal makes the MTA bounce, it is passed on only when the bounce is safe: an
+//! authenticated sender, not null, no malware. Else a copy is kept and nobody is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::abilities::{Abilities, Refusal, Replies};
+use crate::finding::Kind;
+use crate::mail::{Mail, OriginClass};
+use crate::reply::Deferral;
+use crate::verdict::{Disposition, Edit, Outcome, Verdict};
+
+/// What a way in is to do, all of it within its abilities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitted {
+    /// One per recipient, in the envelope's order.
+    pub outcomes: Vec<Outcome>,
+    /// The one answer, when there is only one: what the sender is told.
+    pub answer: Answer,
+    /// What had to be stepped down.
+    pub losses: Vec<Loss>,
+}
+
+/// The one answer for a whole message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Each recipient is answered by its outcome.
+    ByRecipient,
+    /// Accepted, if the next hop accepts what is delivered.
+    Accept,
+    /// Refused, for good or for now.
+    Refuse(Disposition),
+}
+
+/// Something wanted that this way could not do for a recipient, and what was done instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Index of the recipient; `None`: all.
+    pub recipient: Option<usize>,
+    /// What was wanted.
+    pub wanted: &'static str,
+    /// What is done instead, and why.
+    pub instead: &'static str,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} became {}", self.wanted, self.instead)
+    }
+}
+
+impl Fitted {
+    /// Does any outcome want a copy kept?
+    pub fn wants_quarantine(&self) -> bool {
+        self.outcomes.iter().any(|outcome| outcome.quarantine)
+    }
+
+    /// When the copy could not be kept: who was to have one kept is deferred instead, and with one
+    /// answer for all, so is everybody.
+    pub fn without_quarantine(mut self) -> Self {
+        let deferred = Outcome::defer(Deferral::local_problem(), "<quarantine failed>");
+        let one_answer = self.answer != Answer::ByRecipient;
+        for (index, outcome) in self.outcomes.iter_mut().enumerate() {
+            if outcome.quarantine || one_answer {
+                let wanted = outcome.disposition.as_str();
+                *outcome = deferred.clone();
+                self.losses.push(Loss { recipient: Some(index), wanted, instead: "defer: no copy could be kept" });
+            }
+        }
+        if one_answer {
+            self.answer = Answer::Refuse(deferred.disposition);
+        }
+        self
+    }
+
+    /// Recipients that get the mail, grouped by the edits they get: `(edits, indices)`, in the order
+    /// of their first recipient.
+    pub fn deliveries(&self) -> Vec<(Arc<[Edit]>, Vec<usize>)> {
+        let mut groups: Vec<(Arc<[Edit]>, Vec<usize>)> = Vec::new();
+        for (index, outcome) in self.outcomes.iter().enumerate() {
+            if outcome.disposition != Disposition::Deliver {
+                continue;
+            }
+            match groups.iter_mut().find(|(edits, _)| *edits == outcome.edits) {
+                Some((_, members)) => members.push(index),
+                None => groups.push((Arc::clone(&outcome.edits), vec![index])),
+            }
+        }
+        groups
+    }
+}
+
+/// Fits a verdict to a way's abilities.
+pub fn fit(mail: &Mail, verdict: &Verdict, abilities: &Abilities) -> Fitted {
+    let mut fitted = Fitted { outcomes: verdict.outcomes.clone(), answer: Answer::ByRecipient, losses: Vec::new() };
+    if abilities.refusal == Refusal::Bounces {
+        avoid_unsafe_bounces(mail, verdict, &mut fitted);
+    }
+    if !abilities.edit_headers {
+        drop_edits(&mut fitted);
+    } else if !abilities.contents_by_recipient {
+        unite_edits(&mut fitted);
+    }
+    if abilities.replies == Replies::PerMessage {
+        unite_answers(&mut fitted, abilities);
+    }
+    fitted
+}
+
+fn avoid_unsafe_bounces(mail: &Mail, verdict: &Verdict, fitted: &mut Fitted) {
+    let malware = verdict.findings.iter().any(|f| matches!(f.kind, Kind::Malware | Kind::Phishing));
+    let trusted = mail.origin.user.is_some() || mail.origin.class != OriginClass::Inbound;
+    if trusted && !malware && !mail.envelope.sender.is_null() {
+        return;
+    }
+    for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+        if matches!(outcome.disposition, Disposition::Reject(_)) {
+            outcome.disposition = Disposition::Discard;
+            outcome.quarantine = true;
+            fitted.losses.push(Loss {
+                recipient: Some(index),
+                wanted: "reject",
+                instead: "quarantine: a bounce would not be safe",
+            });
+        }
+    }
+}
+
+fn drop_edits(fitted: &mut Fitted) {
+    for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+        if !outcome.edits.is_empty() {
+            outcome.edits = Arc::from([]);
+            fitted.losses.push(Loss {
+                recipient: Some(index),
+                wanted: "header edit",
+                instead: "nothing: this way cannot edit",
+            });
+        }
+    }
+}
+
+/// One content for all: the edits that every delivered recipient gets, in the first one's order.
+fn unite_edits(fitted: &mut Fitted) {
+    let delivered: Vec<usize> =
+        (0..fitted.outcomes.len()).filter(|&i| fitted.outcomes[i].disposition == Disposition::Deliver).collect();
+    let Some(&first) = delivered.first() else { return };
+    let common: Arc<[Edit]> = fitted.outcomes[first]
+        .edits
+        .iter()
+        .filter(|edit| delivered.iter().all(|&i| fitted.outcomes[i].edits.contains(edit)))
+        .cloned()
+        .collect();
+    for index in delivered {
+        if fitted.outcomes[index].edits != common {
+            fitted.outcomes[index].edits = Arc::clone(&common);
+            fitted.losses.push(Loss {
+                recipient: Some(index),
+                wanted: "header edit for some recipients",
+                instead: "only the edits that all recipients get",
+            });
+        }
+    }
+}
+
+fn unite_answers(fitted: &mut Fitted, abilities: &Abilities) {
+    let has = |wanted: fn(&Disposition) -> bool| fitted.outcomes.iter().find(|o| wanted(&o.disposition)).cloned();
+    let deferred = has(|d| matches!(d, Disposition::Defer(_)));
+    let delivered = has(|d| *d == Disposition::Deliver);
+    let rejected = has(|d| matches!(d, Disposition::Reject(_)));
+    if let Some(deferred) = deferred {
+        defer_all(fitted, &deferred, "defer: one answer serves all recipients, and one is deferred");
+        fitted.answer = Answer::Refuse(deferred.disposition);
+    } else if delivered.is_some() {
+        let left_out = fitted.outcomes.iter().any(|o| o.disposition != Disposition::Deliver);
+        if left_out && !abilities.drop_recipients {
+            let deferral = Outcome::defer(Deferral::unchecked(), "<fit>");
+            defer_all(fitted, &deferral, "defer: recipients cannot be left out here");
+            fitted.answer = Answer::Refuse(deferral.disposition);
+            return;
+        }
+        for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+            if matches!(outcome.disposition, Disposition::Reject(_)) {
+                outcome.disposition = Disposition::Discard;
+                outcome.quarantine = true;
+                fitted.losses.push(Loss {
+                    recipient: Some(index),
+                    wanted: "reject",
+                    instead: "quarantine: one answer serves all recipients, and others get the mail",
+                });
+            }
+        }
+        fitted.answer = Answer::Accept;
+    } else if let Some(rejected) = rejected {
+        for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+            if outcome.disposition == Disposition::Discard {
+                outcome.disposition = rejected.disposition.clone();
+                fitted.losses.push(Loss {
+                    recipient: Some(index),
+                    wanted: "discard",
+                    instead: "reject: one answer serves all recipients, and another is refused",
+                });
+            }
+        }
+        fitted.answer = Answer::Refuse(rejected.disposition);
+    } else {
+        fitted.answer = Answer::Accept;
+    }
+}
+
+fn defer_all(fitted: &mut Fitted, deferred: &Outcome, why: &'static str) {
+    for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+        if !matches!(outcome.disposition, Disposition::Defer(_)) {
+            let wanted = outcome.disposition.as_str();
+            *outcome = deferred.clone();
+            // The mail comes again, and with it the copy: keeping one now would keep two.
+            fitted.losses.push(Loss { recipient: Some(index), wanted, instead: why });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::finding::Finding;
+    use crate::mail::{Address, Envelope, MailId, Origin};
+    use crate::reply::Rejection;
+    use crate::verdict::HeaderField;
+
+    const SMTP: Abilities = Abilities {
+        replies: Replies::PerMessage,
+        refusal: Refusal::InSession,
+        edit_headers: true,
+        drop_recipients: true,
+        contents_by_recipient: true,
+    };
+    const LMTP: Abilities = Abilities { replies: Replies::PerRecipient, ..SMTP };
+    const AFTER_QUEUE: Abilities = Abilities { refusal: Refusal::Bounces, ..SMTP };
+
+    fn outcome(letter: char) -> Outcome {
+        let disposition = match letter {
+            'd' => Disposition::Deliver,
+            'r' => Disposition::Reject(Rejection::parse("no").unwrap()),
+            'l' => Disposition::Defer(Deferral::parse("later").unwrap()),
+            'x' => Disposition::Discard,
+            _ => unreachable!(),
+        };
+        Outcome { disposition, ..Outcome::deliver() }
+    }
+
+    fn mail(sender: &str, recipients: usize) -> Mail {
+        Mail {
+            id: MailId::new(),
+            envelope: Envelope { sender: sender.into(), recipients: vec![Address::from("b@example.org"); recipients] },
+            origin: Origin::inbound("test"),
+            content: Bytes::new().into(),
+        }
+    }
+
+    /// Letters wanted → letters done (capital: a copy is kept), and the one answer's letter.
+    fn check(wanted: &str, abilities: &Abilities, done: &str, answer: char) {
+        let outcomes: Vec<_> = wanted.chars().map(outcome).collect();
+        let verdict = Verdict { findings: Arc::from([]), score: 0.0, outcomes };
+        let fitted = fit(&mail("a@example.org", wanted.len()), &verdict, abilities);
+        let seen: String = fitted
+            .outcomes
+            .iter()
+            .map(|o| {
+                let letter = match o.disposition {
+                    Disposition::Deliver => 'd',
+                    Disposition::Reject(_) => 'r',
+                    Disposition::Defer(_) => 'l',
+                    Disposition::Discard => 'x',
+                };
+                if o.quarantine { letter.to_ascii_uppercase() } else { letter }
+            })
+            .collect();
+        assert_eq!(seen, done, "{wanted}");
+        let seen = match &fitted.answer {
+            Answer::ByRecipient => '*',
+            Answer::Accept => 'd',
+            Answer::Refuse(Disposition::Reject(_)) => 'r',
+            Answer::Refuse(Disposition::Defer(_)) => 'l',
+            Answer::Refuse(_) => '?',
+        };
+        assert_eq!(seen, answer, "{wanted}");
+        let changed = wanted.chars().zip(done.chars()).filter(|(a, b)| a != b).count();
+        assert_eq!(fitted.losses.len(), changed, "{wanted}: every step down is told");
+    }
+
+    #[test]
+    fn one_answer_for_all_loses_nobodys_mail() {
+        check("dd", &SMTP, "dd", 'd');
+        check("dx", &SMTP, "dx", 'd');
+        check("dr", &SMTP, "dX", 'd');
+        check("dl", &SMTP, "ll", 'l');
+        check("rl", &SMTP, "ll", 'l');
+        check("rx", &SMTP, "rr", 'r');
+        check("rr", &SMTP, "rr", 'r');
+        check("xx", &SMTP, "xx", 'd');
+        check("dx", &Abilities { drop_recipients: false, ..SMTP }, "ll", 'l');
+        check("drlx", &LMTP, "drlx", '*');
+    }
+
+    #[test]
+    fn no_unsafe_bounce() {
+        check("rr", &AFTER_QUEUE, "XX", 'd');
+        check("dr", &AFTER_QUEUE, "dX", 'd');
+        let verdict =
+            |findings: Vec<Finding>| Verdict { outcomes: vec![outcome('r')], findings: findings.into(), score: 0.0 };
+        let mut known = mail("a@example.org", 1);
+        known.origin.user = Some("a".into());
+        let policy = vec![Finding::new(Kind::Policy, &"f".into(), "x")];
+        let malware = vec![Finding::new(Kind::Malware, &"f".into(), "x")];
+        let refused = |mail: &Mail, findings: &Vec<Finding>| {
+            matches!(fit(mail, &verdict(findings.clone()), &AFTER_QUEUE).answer, Answer::Refuse(_))
+        };
+        assert!(refused(&known, &policy));
+        assert!(!refused(&known, &malware));
+        known.envelope.sender = Address::null();
+        assert!(!refused(&known, &policy));
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_kept_defers() {
+        let outcomes = vec![outcome('d'), outcome('r')];
+        let verdict = Verdict { findings: Arc::from([]), score: 0.0, outcomes };
+        let fitted = fit(&mail("a@example.org", 2), &verdict, &SMTP).without_quarantine();
+        assert!(fitted.outcomes.iter().all(|o| matches!(o.disposition, Disposition::Defer(_))));
+        assert!(matches!(fitted.answer, Answer::Refuse(Disposition::Defer(_))));
+    }
+
+    #[test]
+    fn contents_are_united_where_they_cannot_differ() {
+        let tag: Arc<[Edit]> = Arc::from([Edit::AddHeader(HeaderField::parse("X: 1").unwrap())]);
+        let mut tagged = outcome('d');
+        tagged.edits = tag;
+        let verdict = Verdict { findings: Arc::from([]), score: 0.0, outcomes: vec![tagged, outcome('d')] };
+        let two = fit(&mail("a@example.org", 2), &verdict, &SMTP);
+        assert_eq!(two.deliveries().len(), 2);
+        let one = fit(&mail("a@example.org", 2), &verdict, &Abilities { contents_by_recipient: false, ..SMTP });
+        assert_eq!(one.deliveries().len(), 1);
+        assert_eq!(one.losses.len(), 1);
+    }
+}
