@@ -1,1 +1,18 @@
-//! placeholder
+//! What every way in shares: a [`Session`] without I/O, the [`Step`]s it asks for, the driver that
+//! takes them on real sockets, and the conformance battery that each way passes.
+//!
+//! It knows no protocol: the words of SMTP, milter or a queue file are in the sessions.
+
+pub mod address;
+pub mod host;
+pub mod listen;
+pub mod pool;
+pub mod session;
+pub mod stream;
+pub mod tls;
+pub mod way;
+
+pub use address::SocketAddress;
+pub use host::{Host, Judged};
+pub use session::{Answer, Outgoing, Piece, Session, Side, Step, Submission};
+pub use way::{Kind, Way};
