@@ -1,0 +1,12 @@
+//! `cargo xtask test`.
+
+use std::process::ExitCode;
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Does nothing yet.
+pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not there yet")
+}
