@@ -1,0 +1,155 @@
+//! A small, plain SMTP client: one mail, every answer kept. No TLS, no pipelining, no extensions.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Longer than any answer may take in a test.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One answer of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The three digits.
+    pub code: u16,
+    /// The text of all lines, joined by line feeds.
+    pub text: String,
+}
+
+impl Answer {
+    /// 2xx or 3xx.
+    pub fn is_positive(&self) -> bool {
+        (200..400).contains(&self.code)
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.code, self.text.replace('\n', " / "))
+    }
+}
+
+/// What the sender of one mail was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// To MAIL FROM.
+    pub sender: Answer,
+    /// To each RCPT TO, in order.
+    pub recipients: Vec<(String, Answer)>,
+    /// To the final dot, or to DATA if that was refused; `None` if no recipient was taken.
+    pub end: Option<Answer>,
+}
+
+impl Told {
+    /// Whether the server has taken over the mail.
+    pub fn accepted(&self) -> bool {
+        self.end.as_ref().is_some_and(Answer::is_positive)
+    }
+
+    /// The answer that decided: the last one.
+    pub fn last(&self) -> &Answer {
+        let recipient = self.recipients.last().map(|(_, answer)| answer);
+        self.end.as_ref().or(recipient).unwrap_or(&self.sender)
+    }
+}
+
+/// Sends `message` (lines ending with CRLF) over a fresh connection as `client.example.net`. Refusals
+/// are results; an error means that the connection or the server's syntax broke.
+pub fn send(stream: TcpStream, from: &str, to: &[&str], message: &[u8]) -> io::Result<Told> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut server = Server { read: BufReader::new(stream.try_clone()?), write: stream };
+    expect(&server.answer()?)?;
+    expect(&server.ask("EHLO client.example.net")?)?;
+    let sender = server.ask(&format!("MAIL FROM:<{from}>"))?;
+    let mut told = Told { sender, recipients: Vec::new(), end: None };
+    if told.sender.is_positive() {
+        for recipient in to {
+            let answer = server.ask(&format!("RCPT TO:<{recipient}>"))?;
+            told.recipients.push(((*recipient).to_owned(), answer));
+        }
+    }
+    if told.recipients.iter().any(|(_, answer)| answer.is_positive()) {
+        let mut end = server.ask("DATA")?;
+        if end.code == 354 {
+            server.write.write_all(&stuffed(message))?;
+            end = server.answer()?;
+        }
+        told.end = Some(end);
+    }
+    // The mail's fate is known; a server that has closed already did nothing wrong to us.
+    let _ = server.ask("QUIT");
+    Ok(told)
+}
+
+struct Server {
+    read: BufReader<TcpStream>,
+    write: TcpStream,
+}
+
+impl Server {
+    fn ask(&mut self, command: &str) -> io::Result<Answer> {
+        self.write.write_all(format!("{command}\r\n").as_bytes())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let mut texts = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            if self.read.read_until(b'\n', &mut line)? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "server closed the connection"));
+            }
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end();
+            let code = line.get(..3).and_then(|digits| digits.parse().ok());
+            let Some(code) = code else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no SMTP answer: {line:?}")));
+            };
+            texts.push(line.get(4..).unwrap_or_default().to_owned());
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Ok(Answer { code, text: texts.join("\n") });
+            }
+        }
+    }
+}
+
+fn expect(answer: &Answer) -> io::Result<()> {
+    if answer.is_positive() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, answer.to_string()))
+}
+
+/// The message with leading dots doubled (RFC 5321 4.5.2), its last line ended, and the final dot.
+fn stuffed(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    for line in message.split_inclusive(|byte| *byte == b'\n') {
+        if line.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_are_stuffed() {
+        fn check(message: &str, sent: &str) {
+            assert_eq!(String::from_utf8_lossy(&stuffed(message.as_bytes())), sent);
+        }
+        check("", ".\r\n");
+        check("a\r\n", "a\r\n.\r\n");
+        check("a", "a\r\n.\r\n");
+        check(".\r\n..\r\na.b\r\n", "..\r\n...\r\na.b\r\n.\r\n");
+    }
+}

@@ -1,0 +1,95 @@
+//! What a root needs of this machine, and what a recipe is.
+//! Nothing is started here; see `root`.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::Skip;
+
+/// The lab as a whole.
+#[derive(Debug)]
+pub struct Lab;
+
+impl Lab {
+    /// Whether roots can be started here. The first call tries it for real (some milliseconds);
+    /// the answer is kept.
+    pub fn available() -> Result<(), Skip> {
+        static ANSWER: OnceLock<Result<(), Skip>> = OnceLock::new();
+        ANSWER.get_or_init(look).clone()
+    }
+
+    /// Where the built layers and the running roots are: `$CHECKPOST_LAB_CACHE`, else
+    /// `checkpost-lab` in the user's cache folder.
+    pub fn cache() -> PathBuf {
+        if let Some(path) = std::env::var_os("CHECKPOST_LAB_CACHE") {
+            return path.into();
+        }
+        let caches = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
+            PathBuf::from,
+        );
+        caches.join("checkpost-lab")
+    }
+
+    /// The Debian packages that this machine must have.
+    pub const PACKAGES: &[&str] = &["mmdebstrap", "debian-archive-keyring", "util-linux", "mount"];
+}
+
+/// One kind of server: a shell file that knows how to install and start it, and the settings of one
+/// instance. Adding a server means one file in `recipes/` and one small type with this trait.
+pub trait Recipe {
+    /// Short and of letters: part of file names.
+    fn name(&self) -> &'static str;
+
+    /// The shell file: `packages`, `preseed`, `build`, then a line that begins with
+    /// [`RUN_TIME`], then `start`. Up to that line it decides what the cached layer holds.
+    fn script(&self) -> &'static str;
+
+    /// Files for `/lab/setup`, as name and content, read by `start`.
+    fn setup(&self) -> Vec<(&'static str, String)>;
+}
+
+/// Begins the line in a recipe that ends what the cached layer depends on.
+pub(crate) const RUN_TIME: &str = "# ---- from here on";
+
+fn look() -> Result<(), Skip> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Skip("real servers need root (namespaces and mounts)".to_owned()));
+    }
+    for program in ["unshare", "nsenter", "mount", "chroot", "bash", "mmdebstrap"] {
+        if !in_path(program) {
+            return Err(Skip(format!("real servers need the program {program}")));
+        }
+    }
+    std::fs::create_dir_all(Lab::cache())
+        .map_err(|error| Skip(format!("cannot write {}: {error}", Lab::cache().display())))?;
+    // Layers are built with their upper folder in the cache, running roots have theirs in memory.
+    let script = r#"
+        set -e
+        mount --make-rprivate /
+        t=$(mktemp -d "$0/try.XXXXXX")
+        trap 'umount -l "$t/root" 2>/dev/null; rm -rf "$t"' EXIT
+        mkdir "$t/lower" "$t/upper" "$t/work" "$t/root"
+        mount -t overlay overlay -o "lowerdir=$t/lower,upperdir=$t/upper,workdir=$t/work" "$t/root"
+    "#;
+    let tried = Command::new("unshare")
+        .args(["-m", "-p", "-n", "-i", "-u", "-f", "--kill-child", "bash", "-c", script])
+        .arg(Lab::cache())
+        .stdin(Stdio::null())
+        .output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(Skip(format!(
+            "no namespaces or no overlayfs for {}: {}",
+            Lab::cache().display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))),
+        Err(error) => Err(Skip(format!("cannot run unshare: {error}"))),
+    }
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}

@@ -1,0 +1,98 @@
+//! The lab itself: a real Postfix and a real clamd start, do their work, and leave nothing behind.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use checkpost_tests::{Clamd, Postfix, Root, mails};
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[test]
+fn postfix_delivers_to_the_byte() {
+    let Some(root) = Root::start_or_skip(&Postfix::new()) else { return };
+    let mail = mails::plain("sender@example.net", "alice@example.test", "plain", ".dot\nplain text\n.\nend\n");
+    let told = root.send("sender@example.net", &["alice@example.test"], &mail).unwrap();
+    assert!(told.accepted(), "{told:?}");
+    let mails = root.wait_mailbox("alice", 1, SOON);
+    assert_eq!(mails.len(), 1, "{}", root.log());
+    assert!(mails[0].ends_with(&mails::as_stored(&mail)));
+    assert!(root.wait_queue_empty(SOON));
+    assert!(root.wait_log("status=sent", SOON));
+    assert!(root.mailbox("bob").is_empty());
+
+    let told = root.send("sender@example.net", &["nobody-here@example.test"], &mail).unwrap();
+    assert!(!told.accepted());
+    assert_eq!(told.last().code, 550);
+}
+
+#[test]
+fn roots_do_not_see_each_other() {
+    let postfix = Postfix::new();
+    let Some(first) = Root::start_or_skip(&postfix) else { return };
+    let second = Root::start(&postfix).unwrap();
+    let mail = mails::plain("sender@example.net", "bob@example.test", "to the first", "text\n");
+    assert!(first.send("sender@example.net", &["bob@example.test"], &mail).unwrap().accepted());
+    assert_eq!(first.wait_mailbox("bob", 1, SOON).len(), 1);
+    assert!(second.mailbox("bob").is_empty());
+    // Nor does this machine's own network have the port.
+    let listener = first.listen(0).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    assert!(std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), SOON).is_err());
+    assert!(first.connect(port).is_ok());
+    assert!(second.connect(port).is_err());
+}
+
+#[test]
+fn programs_run_inside_and_beside() {
+    let Some(root) = Root::start_or_skip(&Postfix::new()) else { return };
+    let name = root.command("hostname").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&name.stdout), "mail.example.test\n");
+    let user = root.command_as("checkpost", "id").arg("-un").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&user.stdout), "checkpost\n");
+    // This machine's files, the root's network: one interface.
+    let links = root.net_command("cat").arg("/proc/self/net/dev").output().unwrap();
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    assert_eq!(links.lines().filter(|line| line.contains(':')).count(), 1, "{links}");
+    assert!(root.path("/etc/postfix/main.cf").is_file());
+    std::fs::write(root.shared().join("hello"), "from outside").unwrap();
+    let seen = root.command("cat").arg("/lab/shared/hello").output().unwrap();
+    assert_eq!(seen.stdout, b"from outside");
+}
+
+#[test]
+fn dropped_root_leaves_nothing() {
+    let Some(root) = Root::start_or_skip(&Postfix::new()) else { return };
+    let folder = root.shared().parent().unwrap().to_owned();
+    let mut sleeper =
+        root.command("sh").args(["-c", "echo up; exec sleep 1000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut up = [0; 3];
+    sleeper.stdout.take().unwrap().read_exact(&mut up).unwrap();
+    drop(root);
+    assert!(!folder.exists());
+    assert!(!sleeper.wait().unwrap().success());
+}
+
+#[test]
+fn clamd_finds_eicar_only() {
+    let Some(root) = Root::start_or_skip(&Clamd::new()) else { return };
+    let ask = |content: &[u8]| {
+        let mut clamd = UnixStream::connect(root.shared().join("clamd.sock")).unwrap();
+        clamd.write_all(b"zINSTREAM\0").unwrap();
+        clamd.write_all(&u32::try_from(content.len()).unwrap().to_be_bytes()).unwrap();
+        clamd.write_all(content).unwrap();
+        clamd.write_all(&[0; 4]).unwrap();
+        let mut answer = String::new();
+        clamd.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert_eq!(ask(&mails::eicar()), "stream: Lab.Eicar-Test-Signature.UNOFFICIAL FOUND\0");
+    assert_eq!(ask(&mails::eicar_in_nested_zip()), "stream: Lab.Eicar-Test-Signature.UNOFFICIAL FOUND\0");
+    assert_eq!(ask(b"nothing"), "stream: OK\0");
+    let mut clamd = root.connect(3310).unwrap();
+    clamd.write_all(b"zPING\0").unwrap();
+    let mut answer = String::new();
+    clamd.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "PONG\0");
+}
