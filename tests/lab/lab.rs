@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::Skip;
+use crate::{Skip, StartError, cache};
 
 /// The lab as a whole.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ impl Lab {
         caches.join("checkpost-lab")
     }
 
+    /// Builds what starts of `recipes` need and is not in the cache yet; the first time takes minutes.
+    pub fn prepare(recipes: &[&dyn Recipe]) -> Result<(), StartError> {
+        Self::available()?;
+        recipes.iter().try_for_each(|recipe| cache::layers(*recipe).map(drop))
+    }
+
     /// The Debian packages that this machine must have.
     pub const PACKAGES: &[&str] = &["mmdebstrap", "debian-archive-keyring", "util-linux", "mount"];
 }
@@ -43,7 +49,7 @@ pub trait Recipe {
     fn name(&self) -> &'static str;
 
     /// The shell file: `packages`, `preseed`, `build`, then a line that begins with
-    /// [`RUN_TIME`], then `start`. Up to that line it decides what the cached layer holds.
+    /// `# ---- from here on`, then `start`. Up to that line it decides what the cached layer holds.
     fn script(&self) -> &'static str;
 
     /// Files for `/lab/setup`, as name and content, read by `start`.

@@ -1,9 +1,10 @@
 //! The lab itself: a real Postfix and a real clamd start, do their work, and leave nothing behind.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use checkpost_tests::{Clamd, Postfix, Root, mails};
 
@@ -72,6 +73,40 @@ fn dropped_root_leaves_nothing() {
     drop(root);
     assert!(!folder.exists());
     assert!(!sleeper.wait().unwrap().success());
+}
+
+/// The owner is this very test, run once more as a process of its own.
+#[test]
+fn killed_owner_leaves_nothing() {
+    const AS_OWNER: &str = "CHECKPOST_LAB_TEST_OWNER";
+    let Some(root) = Root::start_or_skip(&Postfix::new()) else { return };
+    if std::env::var_os(AS_OWNER).is_some() {
+        println!("\nFOLDER {} {}", root.shared().display(), root.path("/").display());
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "killed_owner_leaves_nothing", "--nocapture"])
+        .env(AS_OWNER, "1")
+        .env_remove("CHECKPOST_SKIPS")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(owner.stdout.take().unwrap());
+    let line = said.lines().map(Result::unwrap).find(|line| line.starts_with("FOLDER ")).unwrap();
+    let [_, shared, inside] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    assert!(Path::new(inside).join("etc/postfix").exists());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let end = Instant::now() + SOON;
+    while Path::new(inside).exists() {
+        assert!(Instant::now() < end, "processes outlive their owner");
+        std::thread::yield_now();
+    }
+    assert!(Path::new(shared).exists(), "the sweep has something to do");
+    let _next = Root::start(&Postfix::new()).unwrap();
+    assert!(!Path::new(shared).exists());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod bench;
 mod demo;
+mod packages;
+mod run;
 mod test;
 
 use std::process::ExitCode;
