@@ -18,15 +18,19 @@
 mod cache;
 mod clamd;
 mod client;
+mod daemon;
 mod lab;
 pub mod mails;
 mod postfix;
 mod root;
+mod sink;
 mod skip;
 
 pub use clamd::Clamd;
 pub use client::{Answer, Told, send};
+pub use daemon::{Daemon, program};
 pub use lab::{Lab, Recipe};
 pub use postfix::Postfix;
 pub use root::{Builder, Root, StartError};
+pub use sink::Sink;
 pub use skip::{Skip, skip};

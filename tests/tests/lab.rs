@@ -1,6 +1,7 @@
 //! The lab itself: a real Postfix and a real clamd start, do their work, and leave nothing behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -130,4 +131,36 @@ fn clamd_finds_eicar_only() {
     let mut answer = String::new();
     clamd.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "PONG\0");
+}
+
+/// The entries for a filter before and after the queue, with a relay as the filter that only copies.
+#[test]
+fn postfix_sends_mail_through_its_filter() {
+    let ways = [Postfix::new().before_queue("127.0.0.1:10025"), Postfix::new().after_queue("[127.0.0.1]:10025", false)];
+    for postfix in ways {
+        let Some(root) = Root::start_or_skip(&postfix) else { return };
+        let listener = root.listen(10025).unwrap();
+        let mail = mails::plain("sender@example.net", "alice@example.test", "through", "text\n");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let client = listener.accept().unwrap().0;
+                let server = root.connect(10026).unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                scope.spawn(move || {
+                    std::io::copy(&mut from, &mut to).ok();
+                    to.shutdown(Shutdown::Both).ok();
+                });
+                std::io::copy(&mut &server, &mut &client).ok();
+                client.shutdown(Shutdown::Both).ok();
+            });
+            assert!(root.send("sender@example.net", &["alice@example.test"], &mail).unwrap().accepted());
+        });
+        let mails = root.wait_mailbox("alice", 1, SOON);
+        assert_eq!(mails.len(), 1, "{}", root.log());
+        assert!(mails[0].ends_with(&mails::as_stored(&mail)));
+        // One Received field for each time that Postfix took it.
+        let stored = String::from_utf8_lossy(&mails[0]).into_owned();
+        assert_eq!(stored.matches("\nReceived: ").count(), 2, "{stored}");
+        assert!(root.wait_queue_empty(SOON));
+    }
 }

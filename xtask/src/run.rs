@@ -1,6 +1,7 @@
 //! Runs one program for a task: progress while it works, its output only when it fails.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -51,6 +52,15 @@ pub(crate) fn watched(what: &str, command: &mut Command) -> anyhow::Result<Done>
     let status = child.wait()?;
     progress.end(status.success());
     Ok(Done { status, lines })
+}
+
+/// Where cargo puts what it builds, as it says itself.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let about: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let folder = about["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    Ok(folder.into())
 }
 
 /// Tells the user something: the result of a task, or a step of it.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use checkpost_tests::{Clamd, Lab, Postfix, StartError};
 
 use crate::packages;
-use crate::run::{Done, Progress, say, watched};
+use crate::run::{Done, Progress, say, target_folder, watched};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::tempdir().context("no temporary folder")?;
     let mut tally = Tally::default();
-    let cargo = Cargo { target: target_folder(), skips: scratch.path().join("skips") };
+    let cargo = Cargo { target: kept_target_folder(), skips: scratch.path().join("skips") };
 
     if let Err(why) = packages::ensure(Lab::PACKAGES) {
         say(&format!("     {why}"));
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let built = watched("programs", &mut cargo.run(&["build", "--locked", "--workspace", "--bins"]))?;
     if built.status.success() {
         let mut tests = cargo.run(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+        tests.env("CHECKPOST_BIN_DIR", cargo.programs()?);
         if let Some(only) = &args.only {
             tests.arg(only);
         }
@@ -68,10 +69,16 @@ impl Cargo {
         }
         command
     }
+
+    /// Where the built programs are.
+    fn programs(&self) -> anyhow::Result<PathBuf> {
+        let target = self.target.clone().map_or_else(target_folder, Ok)?;
+        Ok(target.join("debug"))
+    }
 }
 
 /// A fresh checkout in CI has no target folder worth keeping: one outside it stays warm.
-fn target_folder() -> Option<PathBuf> {
+fn kept_target_folder() -> Option<PathBuf> {
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     if !in_ci || std::env::var_os("CARGO_TARGET_DIR").is_some() {
         return None;
