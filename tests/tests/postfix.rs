@@ -1,0 +1,179 @@
+//! Checkpost around a real Postfix with a real clamd: the way of a mail is
+//!
+//!     client ── 25 ── Postfix ── 10025 ── checkpostd ── 10026 ── Postfix ── ~/Maildir
+//!                                             └── clamd.sock ── clamd
+//!
+//! before the queue (the client waits) or after it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use checkpost_tests::{Clamd, Daemon, Postfix, Root, mails, program};
+
+const SOON: Duration = Duration::from_secs(60);
+const SENDER: &str = "sender@example.net";
+const ALICE: &str = "alice@example.test";
+const BOB: &str = "bob@example.test";
+
+/// Everything in one place, ended in this order.
+struct Around {
+    daemon: Option<Daemon>,
+    folder: tempfile::TempDir,
+    config: String,
+    postfix: Root,
+    clamd: Option<Root>,
+}
+
+impl Around {
+    /// `None` if the test was skipped.
+    fn start(postfix: &Postfix, way: &str, more: &str) -> Option<Self> {
+        let postfix = Root::start_or_skip(postfix)?;
+        let clamd = Root::start_or_skip(&Clamd::new())?;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = clamd.shared().join("clamd.sock");
+        let config = config(folder.path(), way, &socket, more);
+        let mut around = Self { daemon: None, folder, config, postfix, clamd: Some(clamd) };
+        around.start_daemon();
+        Some(around)
+    }
+
+    fn start_daemon(&mut self) {
+        let command = self.postfix.net_command(program("checkpostd"));
+        let connect = || self.postfix.connect(10025);
+        self.daemon = Some(Daemon::start_in(command, self.folder.path(), &self.config, connect).unwrap());
+    }
+
+    fn send(&self, mail: &[u8]) -> checkpost_tests::Told {
+        self.postfix.send(SENDER, &[ALICE], mail).unwrap()
+    }
+
+    /// The mailbox of alice is exactly `mails`, in any order, byte for byte below the Received fields.
+    fn delivered(&self, mails: &[&[u8]]) {
+        let there = self.postfix.wait_mailbox("alice", mails.len(), SOON);
+        assert!(self.postfix.wait_queue_empty(SOON), "{}", self.said());
+        assert_eq!(there.len(), mails.len(), "{}", self.said());
+        for mail in mails {
+            let stored = mails::as_stored(mail);
+            assert!(there.iter().any(|there| there.ends_with(&stored)), "{}", self.said());
+        }
+        assert!(self.postfix.mailbox("bob").is_empty());
+    }
+
+    fn said(&self) -> String {
+        let daemon = self.daemon.as_ref().map(Daemon::log).unwrap_or_default();
+        format!("Postfix:\n{}\ncheckpostd:\n{daemon}", self.postfix.log())
+    }
+}
+
+fn config(folder: &Path, way: &str, clamd: &Path, more: &str) -> String {
+    let (folder, clamd) = (folder.display(), clamd.display());
+    format!(
+        r#"
+[daemon]
+state = "{folder}/state"
+
+[[way]]
+kind = "{way}"
+listen = "127.0.0.1:10025"
+next_hop = "127.0.0.1:10026"
+{more}
+
+[filter.clamd]
+address = "unix:{clamd}"
+"#
+    )
+}
+
+fn clean() -> Vec<u8> {
+    mails::plain(SENDER, ALICE, "clean", "Grüße\n\n.\n..dots\n \ttrailing blanks  \nlast line\n")
+}
+
+fn infected() -> Vec<u8> {
+    mails::with_attachment(SENDER, ALICE, "infected", "invoice.zip", &mails::eicar_in_nested_zip())
+}
+
+#[test]
+fn before_queue_refuses_eicar_in_session() {
+    let postfix = Postfix::new().before_queue("127.0.0.1:10025");
+    let Some(around) = Around::start(&postfix, "postfix-before-queue", "") else { return };
+    let clean = clean();
+    assert!(around.send(&clean).accepted(), "{}", around.said());
+    let told = around.send(&infected());
+    let end = told.end.clone().unwrap();
+    assert_eq!(end.code / 100, 5, "{told:?} {}", around.said());
+    assert!(end.text.starts_with("5.7.1"), "{end}");
+    // The next mail is no worse for it.
+    let again = self::clean();
+    assert!(around.send(&again).accepted(), "{}", around.said());
+    around.delivered(&[&clean, &again]);
+    assert!(around.daemon.unwrap().stop().unwrap().success());
+}
+
+#[test]
+fn after_queue_stops_eicar_without_a_bounce() {
+    for (lmtp, next_hop, more) in
+        [(false, "[127.0.0.1]:10025", ""), (true, "127.0.0.1:10025", "protocol = \"lmtp\"\nhop_protocol = \"smtp\"")]
+    {
+        let postfix = Postfix::new().after_queue(next_hop, lmtp);
+        let Some(around) = Around::start(&postfix, "postfix-after-queue", more) else { return };
+        let clean = clean();
+        assert!(around.send(&infected()).accepted(), "Postfix takes it before anybody looks");
+        assert!(around.send(&clean).accepted(), "{}", around.said());
+        around.delivered(&[&clean]);
+        // A bounce would go to a sender who is most likely forged.
+        assert!(!around.postfix.log().contains("sender non-delivery notification"), "{}", around.said());
+    }
+}
+
+#[test]
+fn clamd_gone_defers_and_loses_nothing() {
+    let postfix = Postfix::new().after_queue("[127.0.0.1]:10025", false);
+    let Some(mut around) = Around::start(&postfix, "postfix-after-queue", "") else { return };
+    around.clamd = None;
+    let clean = clean();
+    assert!(around.send(&clean).accepted());
+    assert!(around.postfix.wait_log("status=deferred", SOON), "{}", around.said());
+    assert!(around.postfix.mailbox("alice").is_empty());
+    assert_eq!(around.postfix.queue_len(), 1);
+}
+
+#[test]
+fn daemon_gone_before_queue_is_a_temporary_failure() {
+    let postfix = Postfix::new().before_queue("127.0.0.1:10025");
+    let Some(mut around) = Around::start(&postfix, "postfix-before-queue", "") else { return };
+    around.daemon.take().unwrap().kill().unwrap();
+    let clean = clean();
+    let told = around.send(&clean);
+    assert_eq!(told.last().code / 100, 4, "{told:?}");
+    around.start_daemon();
+    assert!(around.send(&clean).accepted(), "{}", around.said());
+    // Of the failures Postfix tells its postmaster, who is nobody here: only alice's box counts.
+    assert_eq!(around.postfix.wait_mailbox("alice", 1, SOON).len(), 1);
+}
+
+#[test]
+fn daemon_gone_after_queue_keeps_mail_until_it_is_back() {
+    let postfix = Postfix::new().after_queue("[127.0.0.1]:10025", false);
+    let Some(mut around) = Around::start(&postfix, "postfix-after-queue", "") else { return };
+    around.daemon.take().unwrap().kill().unwrap();
+    let clean = clean();
+    assert!(around.send(&clean).accepted());
+    assert!(around.postfix.wait_log("status=deferred", SOON), "{}", around.said());
+    around.start_daemon();
+    assert!(around.postfix.command("postqueue").arg("-f").status().unwrap().success());
+    around.delivered(&[&clean]);
+}
+
+#[test]
+fn second_recipient_of_a_mail_is_spared() {
+    let postfix = Postfix::new().before_queue("127.0.0.1:10025");
+    let rule =
+        "\n[[rule]]\nname = \"not for bob\"\nwhen = { recipient = \"bob@example.test\" }\nthen = { discard = true }\n";
+    let Some(around) = Around::start(&postfix, "postfix-before-queue", rule) else { return };
+    let clean = clean();
+    let told = around.postfix.send(SENDER, &[ALICE, BOB], &clean).unwrap();
+    assert!(told.accepted(), "{told:?} {}", around.said());
+    around.delivered(&[&clean]);
+}
