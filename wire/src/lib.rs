@@ -1,1 +1,4 @@
-//! placeholder
+//! Wire formats that more than one part of Checkpost speaks: bytes in, values out.
+//! No sockets, no clocks, no runtime: whoever owns the connection drives these codecs.
+
+pub mod smtp;
