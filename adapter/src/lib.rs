@@ -4,6 +4,7 @@
 //! It knows no protocol: the words of SMTP, milter or a queue file are in the sessions.
 
 pub mod address;
+pub mod driver;
 pub mod host;
 pub mod listen;
 pub mod pool;
@@ -13,6 +14,7 @@ pub mod tls;
 pub mod way;
 
 pub use address::SocketAddress;
+pub use driver::drive;
 pub use host::{Host, Judged};
 pub use session::{Answer, Outgoing, Piece, Session, Side, Step, Submission};
 pub use way::{Kind, Way};

@@ -29,9 +29,18 @@ impl Spool {
     /// sessions at the limit take 64 MiB.
     pub const MEMORY_LIMIT: usize = 1280 << 10;
 
+    /// Octets that must be free on the spool's disk: 64 MiB.
+    pub const LOW: u64 = 64 << 20;
+
     /// With the default memory limit.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), memory_limit: Self::MEMORY_LIMIT }
+    }
+
+    /// Has the disk less than [`Spool::LOW`] free, so that no new mail should be begun? False when that
+    /// cannot be told: writing will tell.
+    pub fn is_low(&self) -> bool {
+        rustix::fs::statvfs(&self.directory).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < Self::LOW)
     }
 
     /// A file without a name in the spool directory (O_TMPFILE; an unlinked one where the file

@@ -1,0 +1,349 @@
+//! The tokio driver: takes a session's steps on real sockets. It knows no protocol.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use checkpost_core::{Abilities, Content, ContentWriter, Mail};
+use checkpost_wire::smtp::Stuffer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+use crate::host::Host;
+use crate::session::{Answer, Outgoing, Piece, Session, Side, Step, Submission, Target};
+use crate::stream::{BoxStream, connect};
+
+/// What a driver has to know of a way.
+pub struct Terms {
+    /// For `fit`.
+    pub abilities: Abilities,
+    /// A mail must be judged so long after its last byte.
+    pub judge_within: std::time::Duration,
+    /// A peer that takes no byte for so long is given up.
+    pub write_stall: std::time::Duration,
+    /// Our certificates, for [`Step::StartTls`] on the client's side.
+    pub acceptor: Option<TlsAcceptor>,
+}
+
+/// Runs a session on a client's stream until it closes.
+pub async fn drive<S: Session>(session: &mut S, stream: BoxStream, host: &Host, terms: &Terms) {
+    let mut driver =
+        Driver { client: Some(stream), hop: None, target: None, writer: None, host, terms, drained: false };
+    loop {
+        let step = session.step(Instant::now());
+        let lost = driver.flush(session).await;
+        match step {
+            Step::Close => break,
+            // To read from a peer that is gone would tell the session a second time; it asks anew.
+            Step::Read { .. } if lost.is_some() => {}
+            step => {
+                if let Some(answer) = driver.take(session, step).await {
+                    session.resolve(answer, Instant::now());
+                }
+            }
+        }
+        if let Some(side) = lost {
+            if side == Side::Client {
+                // Nobody is left to talk to; the session still decides about the next hop.
+                driver.client = None;
+            }
+            session.resolve(Answer::Closed(side), Instant::now());
+        }
+    }
+    if let Some(mut client) = driver.client {
+        let _ = tokio::time::timeout(terms.write_stall, client.shutdown()).await;
+    }
+}
+
+struct Driver<'a> {
+    client: Option<BoxStream>,
+    hop: Option<BoxStream>,
+    target: Option<Target>,
+    writer: Option<ContentWriter>,
+    host: &'a Host,
+    terms: &'a Terms,
+    drained: bool,
+}
+
+impl Driver<'_> {
+    /// Writes what the session has to say, the next hop first: it has the longer way to go. The side
+    /// that could not be written to is returned; what was meant for it is dropped.
+    async fn flush<S: Session>(&mut self, session: &mut S) -> Option<Side> {
+        for side in [Side::Hop, Side::Client] {
+            let stall = self.terms.write_stall;
+            let output = session.output(side);
+            if output.is_empty() {
+                continue;
+            }
+            let written = match self.stream(side) {
+                Some(stream) => tokio::time::timeout(stall, write_out(stream, output)).await.is_ok_and(|r| r.is_ok()),
+                None => false,
+            };
+            if !written {
+                session.output(side).clear();
+                return Some(side);
+            }
+        }
+        None
+    }
+
+    async fn take<S: Session>(&mut self, session: &mut S, step: Step) -> Option<Answer> {
+        match step {
+            Step::Read { side, until, appetite } => self.read(session.input(side), side, until, appetite).await,
+            Step::Connect(target) => Some(self.connect(*target).await),
+            Step::StartTls(side) => Some(self.start_tls(side).await),
+            Step::Store(bytes) => Some(self.store(bytes).await),
+            Step::Forget => {
+                self.writer = None;
+                None
+            }
+            Step::Judge(submission) => Some(self.judge(*submission).await),
+            Step::Send(outgoing) => Some(match self.send(&outgoing).await {
+                Ok(()) => Answer::Sent,
+                Err(_) => Answer::Closed(Side::Hop),
+            }),
+            Step::KeepHop(note) => {
+                if let (Some(target), Some(stream)) = (self.target.take(), self.hop.take()) {
+                    self.host.pool.keep(&target, stream, note);
+                }
+                None
+            }
+            Step::DropHop => {
+                self.hop = None;
+                self.target = None;
+                None
+            }
+            Step::Close => None,
+        }
+    }
+
+    fn stream(&mut self, side: Side) -> Option<&mut BoxStream> {
+        match side {
+            Side::Client => self.client.as_mut(),
+            Side::Hop => self.hop.as_mut(),
+        }
+    }
+
+    async fn read(&mut self, input: &mut BytesMut, side: Side, until: Instant, appetite: usize) -> Option<Answer> {
+        let drained = self.drained;
+        let mut drain = self.host.drain.clone();
+        let Some(stream) = self.stream(side) else { return Some(Answer::Closed(side)) };
+        input.reserve(appetite);
+        tokio::select! {
+            biased;
+            read = stream.read_buf(input) => match read {
+                Ok(0) | Err(_) => Some(Answer::Closed(side)),
+                Ok(_) => None,
+            },
+            () = tokio::time::sleep_until(until.into()) => Some(Answer::TimedOut(side)),
+            // The sender is never dropped before the last session ends, but an error means drain too.
+            _ = drain.wait_for(|drain| *drain), if !drained => {
+                self.drained = true;
+                Some(Answer::Drain)
+            }
+        }
+    }
+
+    async fn connect(&mut self, target: Target) -> Answer {
+        if target.reuse
+            && let Some((stream, note)) = self.host.pool.take(&target)
+        {
+            self.hop = Some(stream);
+            self.target = Some(target);
+            return Answer::Connected { kept: Some(note) };
+        }
+        let attempt = async {
+            let stream = connect(&target.address).await?;
+            if target.implicit_tls { self.host.connectors.secure(&target, stream).await } else { Ok(stream) }
+        };
+        match tokio::time::timeout(target.timeout, attempt).await {
+            Ok(Ok(stream)) => {
+                self.hop = Some(stream);
+                self.target = Some(target);
+                Answer::Connected { kept: None }
+            }
+            Ok(Err(error)) => Answer::Unreachable(format!("{}: {error}", target.address)),
+            Err(_) => Answer::Unreachable(format!("{}: no connection in {:?}", target.address, target.timeout)),
+        }
+    }
+
+    async fn start_tls(&mut self, side: Side) -> Answer {
+        let timeout = std::time::Duration::from_secs(30);
+        let secured = match side {
+            Side::Client => match (self.client.take(), &self.terms.acceptor) {
+                (Some(stream), Some(acceptor)) => tokio::time::timeout(timeout, acceptor.accept(stream))
+                    .await
+                    .map_err(io::Error::from)
+                    .flatten()
+                    .map(|stream| self.client = Some(Box::new(stream))),
+                _ => Err(io::ErrorKind::NotConnected.into()),
+            },
+            Side::Hop => match (self.hop.take(), &self.target) {
+                (Some(stream), Some(target)) => {
+                    tokio::time::timeout(timeout, self.host.connectors.secure(target, stream))
+                        .await
+                        .map_err(io::Error::from)
+                        .flatten()
+                        .map(|stream| self.hop = Some(stream))
+                }
+                _ => Err(io::ErrorKind::NotConnected.into()),
+            },
+        };
+        match secured {
+            Ok(()) => Answer::Secured(side),
+            Err(error) => {
+                tracing::info!(?side, %error, "no TLS");
+                Answer::Closed(side)
+            }
+        }
+    }
+
+    /// Disks may be slow: writing happens on a thread that may wait.
+    async fn store(&mut self, bytes: bytes::Bytes) -> Answer {
+        let mut writer = self.writer.take().unwrap_or_else(|| ContentWriter::new(Arc::clone(&self.host.spool)));
+        let stored = tokio::task::spawn_blocking(move || writer.append(&bytes).map(|()| writer)).await;
+        match stored.map_err(io::Error::other).flatten() {
+            Ok(writer) => {
+                self.writer = Some(writer);
+                Answer::Stored
+            }
+            Err(error) => Answer::NotStored(error.to_string()),
+        }
+    }
+
+    async fn judge(&mut self, submission: Submission) -> Answer {
+        let Submission { id, envelope, origin, tail } = submission;
+        let content = if self.writer.is_some() {
+            if !tail.is_empty()
+                && let Answer::NotStored(error) = self.store(tail).await
+            {
+                return Answer::NotStored(error);
+            }
+            match self.writer.take() {
+                Some(writer) => writer.finish(),
+                None => return Answer::NotStored("the spool lost the content".into()),
+            }
+        } else {
+            Content::from(tail)
+        };
+        let mail = Mail { id, envelope, origin, content };
+        let deadline = Instant::now() + self.terms.judge_within;
+        Answer::Judged(Box::new(self.host.judge(mail, &self.terms.abilities, deadline).await))
+    }
+
+    async fn send(&mut self, outgoing: &Outgoing) -> io::Result<()> {
+        let Some(stream) = self.hop.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let mut stuffer = outgoing.dots.then(Stuffer::new);
+        let mut gather = Gather { stream, stall: outgoing.stall, slices: Vec::with_capacity(8) };
+        if !outgoing.head.is_empty() {
+            gather.add(&outgoing.head).await?;
+        }
+        let mut block = Vec::new();
+        for piece in &outgoing.pieces {
+            match piece {
+                Piece::Bytes(bytes) => gather.add_stuffed(bytes, &mut stuffer).await?,
+                Piece::Range(content, offset, length) => {
+                    if let Some(slice) = content.as_slice() {
+                        let range = range_of(slice, *offset, *length)?;
+                        gather.add_stuffed(range, &mut stuffer).await?;
+                        continue;
+                    }
+                    // From the disk block by block: what is gathered goes out before the block is read over.
+                    let mut position = *offset;
+                    let end = offset + length;
+                    while position < end {
+                        gather.flush().await?;
+                        let want = BLOCK.min(usize::try_from(end - position).unwrap_or(BLOCK));
+                        block = read_block(content.clone(), position, want, block).await?;
+                        position += block.len() as u64;
+                        let mut now = Gather { stream: gather.stream, stall: gather.stall, slices: Vec::new() };
+                        now.add_stuffed(&block, &mut stuffer).await?;
+                        now.flush().await?;
+                        gather = Gather { stream: now.stream, stall: outgoing.stall, slices: Vec::new() };
+                    }
+                }
+            }
+        }
+        let end = stuffer.as_ref().map_or(&b""[..], Stuffer::finish);
+        if !end.is_empty() {
+            gather.add(end).await?;
+        }
+        gather.flush().await?;
+        gather.stream.flush().await
+    }
+}
+
+/// How much of a spooled content is read at once.
+const BLOCK: usize = 256 << 10;
+/// How many slices go into one gathering write; the kernel takes 1024.
+const SLICES: usize = 64;
+
+/// Collects slices into few gathering writes: a write for each would be a packet for each.
+struct Gather<'a, 's> {
+    stream: &'s mut BoxStream,
+    stall: std::time::Duration,
+    slices: Vec<&'a [u8]>,
+}
+
+impl<'a> Gather<'a, '_> {
+    async fn add(&mut self, slice: &'a [u8]) -> io::Result<()> {
+        self.slices.push(slice);
+        if self.slices.len() == SLICES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn add_stuffed(&mut self, bytes: &'a [u8], stuffer: &mut Option<Stuffer>) -> io::Result<()> {
+        match stuffer {
+            Some(stuffer) => {
+                for slice in stuffer.stuff(bytes) {
+                    self.add(slice).await?;
+                }
+                Ok(())
+            }
+            None => self.add(bytes).await,
+        }
+    }
+
+    /// Writes out what is gathered. The peer must take something in each `stall`.
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut vectors: Vec<IoSlice<'_>> = self.slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        let mut left = &mut vectors[..];
+        while !left.is_empty() {
+            let written = tokio::time::timeout(self.stall, self.stream.write_vectored(left)).await??;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut left, written);
+        }
+        self.slices.clear();
+        Ok(())
+    }
+}
+
+fn range_of(slice: &[u8], offset: u64, length: u64) -> io::Result<&[u8]> {
+    let start = usize::try_from(offset).ok();
+    let length = usize::try_from(length).ok();
+    start
+        .zip(length)
+        .and_then(|(start, length)| slice.get(start..start.checked_add(length)?))
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Disks may be slow: reading happens on a thread that may wait. The buffer is used again.
+async fn read_block(content: Content, offset: u64, want: usize, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+    let read = tokio::task::spawn_blocking(move || {
+        buffer.resize(want, 0);
+        let count = content.read_full_at(&mut buffer, offset)?;
+        if count == want { Ok(buffer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+async fn write_out(stream: &mut BoxStream, output: &mut BytesMut) -> io::Result<()> {
+    while output.has_remaining() {
+        if stream.write_buf(output).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    stream.flush().await
+}

@@ -1,0 +1,719 @@
+//! The next hop's side: getting a connection ready, relaying commands, and the replies awaited.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use checkpost_adapter::{Side, Step};
+use checkpost_wire::smtp::extensions::Extensions;
+use checkpost_wire::smtp::reply::{PeerReply, ReplyParser};
+
+use super::transaction::{Recipient, Transaction};
+use super::{Phase, Proxy};
+use crate::route::{Hop, HopTls, Protocol, RouteIndex};
+
+/// A reply that the next hop owes, and what it is for.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// Nothing: this is for the client, in its turn.
+    Say(Bytes),
+    /// The greeting.
+    Banner,
+    /// EHLO or LHLO.
+    Hello,
+    /// HELO, after EHLO was refused.
+    PlainHello,
+    StartTls,
+    Xclient,
+    Auth,
+    Xforward,
+    Mail,
+    Rcpt(Recipient),
+    Rset,
+    /// MAIL and RCPT (with the recipient's index) of a transaction of `delivery.rs`.
+    GroupMail,
+    GroupRcpt(usize),
+    Data,
+    /// The answer to a content, for these recipients.
+    Final(Vec<usize>),
+}
+
+/// What a connection is wanted for.
+#[derive(Debug)]
+pub(super) enum Goal {
+    /// The client's EHLO must be answered.
+    Greet,
+    /// The client authenticates: its AUTH line.
+    Auth { line: Bytes, mechanism: Box<str> },
+    /// These recipients are to be asked about; replies of our own stand between them in order.
+    Recipients(Vec<Awaited>),
+    /// A group of recipients gets the mail.
+    Group,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down,
+    Preparing,
+    Ready,
+}
+
+/// The next hop's side of a session.
+pub(super) struct HopState {
+    input: BytesMut,
+    output: BytesMut,
+    parser: ReplyParser,
+    link: Link,
+    steps: VecDeque<Step>,
+    awaited: VecDeque<Awaited>,
+    /// For a next hop without PIPELINING: what is sent once it has answered.
+    held: VecDeque<(Bytes, Awaited)>,
+    extensions: Arc<Extensions>,
+    goal: Option<Goal>,
+    route: Option<RouteIndex>,
+    /// Which of the route's hops.
+    attempt: usize,
+    tls: bool,
+    xclient_sent: bool,
+    /// Used before, and not heard since: it may have died meanwhile.
+    unproved: bool,
+    /// Belongs to this client alone: AUTH or XCLIENT was spoken on it.
+    bound: bool,
+    authenticating: Option<Box<str>>,
+    since: Option<Instant>,
+    /// MAIL was sent and not undone.
+    mail_sent: bool,
+    /// Recipients accepted since then.
+    accepted: usize,
+}
+
+impl Default for HopState {
+    fn default() -> Self {
+        Self {
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            parser: ReplyParser::default(),
+            link: Link::Down,
+            steps: VecDeque::new(),
+            awaited: VecDeque::new(),
+            held: VecDeque::new(),
+            extensions: Arc::default(),
+            goal: None,
+            route: None,
+            attempt: 0,
+            tls: false,
+            xclient_sent: false,
+            unproved: false,
+            bound: false,
+            authenticating: None,
+            since: None,
+            mail_sent: false,
+            accepted: 0,
+        }
+    }
+}
+
+impl HopState {
+    pub(super) fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    pub(super) fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    pub(super) fn take_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    pub(super) fn push_step(&mut self, step: Step) {
+        self.steps.push_back(step);
+    }
+
+    pub(super) fn is_awaiting(&self) -> bool {
+        !self.awaited.is_empty() || !self.held.is_empty()
+    }
+
+    /// A reply of our own, behind those that are awaited.
+    pub(super) fn say_after(&mut self, text: Bytes) {
+        if self.held.is_empty() {
+            self.awaited.push_back(Awaited::Say(text));
+        } else {
+            self.held.push_back((Bytes::new(), Awaited::Say(text)));
+        }
+    }
+
+    /// The size limit of the next hop last spoken to.
+    pub(super) fn known_size_limit(&self) -> Option<u64> {
+        self.extensions.size.filter(|size| *size > 0)
+    }
+
+    /// A connection that belongs to this client fixes the route.
+    pub(super) fn bound_route(&self) -> Option<RouteIndex> {
+        if self.bound { self.route } else { None }
+    }
+
+    pub(super) fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Exactly so many recipients stand in the open transaction, and the connection is up.
+    pub(super) fn has_open(&self, recipients: usize) -> bool {
+        self.link == Link::Ready && self.mail_sent && self.accepted == recipients
+    }
+
+    /// A transaction is open at the next hop, of whatever recipients.
+    pub(super) fn mail_is_sent(&self) -> bool {
+        self.mail_sent
+    }
+
+    /// The last content was answered: the next hop is between two mails.
+    pub(super) fn transaction_done(&mut self) {
+        self.mail_sent = false;
+        self.accepted = 0;
+    }
+
+    /// Before the end: what must happen with the connection.
+    pub(super) fn close_or(&mut self, end: Step) -> Step {
+        if self.link == Link::Down {
+            return end;
+        }
+        self.link = Link::Down;
+        if self.mail_sent || self.bound { Step::DropHop } else { Step::KeepHop(Arc::clone(&self.extensions) as Note) }
+    }
+
+    /// Sends a command, or holds it until the next hop has answered the one before.
+    pub(super) fn send(&mut self, command: Bytes, awaited: Awaited, now: Instant) {
+        if self.awaited.is_empty() && self.held.is_empty() || self.extensions.pipelining && self.held.is_empty() {
+            self.output.extend_from_slice(&command);
+            self.awaited.push_back(awaited);
+            self.since = Some(now);
+        } else {
+            self.held.push_back((command, awaited));
+        }
+    }
+
+    pub(super) fn await_also(&mut self, awaited: Awaited, now: Instant) {
+        self.awaited.push_back(awaited);
+        self.since = Some(now);
+    }
+
+    fn release_held(&mut self, now: Instant) {
+        while self.awaited.is_empty() {
+            let Some((command, awaited)) = self.held.pop_front() else { return };
+            self.output.extend_from_slice(&command);
+            self.awaited.push_back(awaited);
+            self.since = Some(now);
+        }
+    }
+
+    fn reset_link(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.parser = ReplyParser::default();
+        self.link = Link::Down;
+        self.tls = false;
+        self.xclient_sent = false;
+        self.unproved = false;
+        self.mail_sent = false;
+        self.accepted = 0;
+    }
+
+    fn is_relaying_recipients(&self) -> bool {
+        self.link == Link::Ready
+            && self.extensions.pipelining
+            && self.held.is_empty()
+            && self.awaited.iter().all(|awaited| {
+                matches!(awaited, Awaited::Xforward | Awaited::Mail | Awaited::Rcpt(_) | Awaited::Say(_))
+            })
+    }
+}
+
+type Note = Arc<dyn Any + Send + Sync>;
+
+impl Proxy {
+    /// A connection is wanted. When there is one for this route, the goal is gone for at once.
+    pub(super) fn want(&mut self, goal: Goal, route: RouteIndex) {
+        if matches!(goal, Goal::Greet | Goal::Auth { .. }) {
+            self.phase = Phase::Waiting;
+        }
+        let fresh = matches!(goal, Goal::Auth { .. });
+        self.hop.goal = Some(goal);
+        if self.hop.link == Link::Ready && self.hop.route == Some(route) && !fresh {
+            return self.hop_ready();
+        }
+        self.let_go_of_hop();
+        self.hop.route = Some(route);
+        self.hop.attempt = 0;
+        self.connect_hop(!fresh);
+    }
+
+    fn let_go_of_hop(&mut self) {
+        if self.hop.link != Link::Down {
+            let step = self.hop.close_or(Step::DropHop);
+            self.hop.push_step(step);
+        }
+        self.hop.reset_link();
+        self.hop.bound = false;
+    }
+
+    fn connect_hop(&mut self, reuse: bool) {
+        let Some(hop) = self.current_hop() else { return self.goal_failed("no next hop") };
+        let auth = matches!(self.hop.goal, Some(Goal::Auth { .. }));
+        let reuse = reuse && !self.settings.xclient && !auth;
+        match hop.target(self.facts_for_callback(), reuse) {
+            Some(target) => {
+                self.hop.link = Link::Preparing;
+                self.hop.tls = target.implicit_tls;
+                self.hop.push_step(Step::Connect(Box::new(target)));
+            }
+            None => self.hop_unreachable("a client without an address cannot be called back".into()),
+        }
+    }
+
+    fn current_hop(&self) -> Option<&Hop> {
+        self.settings.router.hops(self.hop.route?).get(self.hop.attempt)
+    }
+
+    pub(super) fn hop_is_lmtp(&self) -> bool {
+        self.current_hop().is_some_and(|hop| hop.protocol == Protocol::Lmtp)
+    }
+
+    pub(super) fn hop_connected(&mut self, kept: Option<Note>) {
+        match kept.map(|note| note.downcast::<Extensions>()) {
+            Some(Ok(extensions)) => {
+                self.hop.extensions = extensions;
+                self.hop.unproved = true;
+                self.hop_ready();
+            }
+            _ => {
+                self.hop.extensions = Arc::default();
+                self.hop.await_also(Awaited::Banner, self.now);
+            }
+        }
+    }
+
+    /// This one cannot be reached or does not want us: the route's next one, or the goal fails.
+    pub(super) fn hop_unreachable(&mut self, why: String) {
+        let place = self.current_hop().map(|hop| format!("{:?}", hop.place)).unwrap_or_default();
+        tracing::warn!(way = %self.settings.name, hop = place, why, "next hop not reached");
+        self.hop.reset_link();
+        self.hop.attempt += 1;
+        if self.current_hop().is_some() {
+            self.connect_hop(true);
+        } else {
+            self.hop.attempt = 0;
+            self.goal_failed("next hop not reached");
+        }
+    }
+
+    pub(super) fn hop_secured(&mut self) {
+        self.hop.input.clear();
+        self.hop.tls = true;
+        self.say_hello_to_hop();
+    }
+
+    fn say_hello_to_hop(&mut self) {
+        let word = if self.hop_is_lmtp() { "LHLO" } else { "EHLO" };
+        let line = format!("{word} {}\r\n", self.settings.hostname);
+        self.hop.send(line.into(), Awaited::Hello, self.now);
+    }
+
+    /// Replies that are here; else bytes from the next hop are needed.
+    pub(super) fn advance_hop(&mut self) -> Option<Step> {
+        self.hop.release_held(self.now);
+        while let Some(Awaited::Say(_)) = self.hop.awaited.front() {
+            if let Some(Awaited::Say(text)) = self.hop.awaited.pop_front() {
+                self.output.extend_from_slice(&text);
+            }
+            self.hop.release_held(self.now);
+        }
+        if self.hop.awaited.is_empty() {
+            return None;
+        }
+        if self.hop.is_relaying_recipients() && self.read_more_recipients() {
+            return None;
+        }
+        match self.hop.parser.push(&mut self.hop.input) {
+            Ok(Some(reply)) => {
+                self.hop.unproved = false;
+                self.hop.since = Some(self.now);
+                if let Some(awaited) = self.hop.awaited.pop_front() {
+                    self.hop_replied(awaited, reply);
+                }
+                None
+            }
+            Ok(None) => {
+                let limit = match self.hop.awaited.front() {
+                    Some(Awaited::Final(_)) => self.settings.hop_final_timeout,
+                    // Nobody's mail depends on it, but the client's next command waits for it.
+                    Some(Awaited::Rset) => self.settings.hop_timeout.min(Duration::from_secs(10)),
+                    _ => self.settings.hop_timeout,
+                };
+                let until = self.hop.since.unwrap_or(self.now) + limit;
+                Some(Step::Read { side: Side::Hop, until, appetite: 2 << 10 })
+            }
+            Err(error) => {
+                tracing::warn!(way = %self.settings.name, %error, "the next hop does not speak the protocol");
+                self.hop_lost("the next hop does not speak the protocol");
+                None
+            }
+        }
+    }
+
+    fn hop_replied(&mut self, awaited: Awaited, reply: PeerReply) {
+        match awaited {
+            Awaited::Say(_) => {}
+            Awaited::Banner if reply.code == 220 => self.say_hello_to_hop(),
+            Awaited::Hello if reply.class() == 2 => {
+                self.hop.extensions = Arc::new(Extensions::parse(&reply));
+                self.hop_greeted();
+            }
+            // Not extended: HELO, and no extensions. There is no such thing in LMTP.
+            Awaited::Hello if reply.class() == 5 && !self.hop_is_lmtp() => {
+                let line = format!("HELO {}\r\n", self.settings.hostname);
+                self.hop.send(line.into(), Awaited::PlainHello, self.now);
+            }
+            Awaited::PlainHello if reply.class() == 2 => self.hop_greeted(),
+            Awaited::StartTls if reply.code == 220 => {
+                self.hop.input.clear();
+                self.hop.push_step(Step::StartTls(Side::Hop));
+            }
+            Awaited::StartTls if self.current_hop().is_some_and(|hop| hop.tls == HopTls::Opportunistic) => {
+                self.hop_greeted_finally();
+            }
+            Awaited::Xclient if reply.code == 220 => self.say_hello_to_hop(),
+            // Not taken: the mail is checked and handed on all the same, only the hop knows less.
+            Awaited::Xclient => {
+                tracing::warn!(way = %self.settings.name, reply = reply.text(), "XCLIENT refused");
+                self.hop_greeted_finally();
+            }
+            Awaited::Banner | Awaited::Hello | Awaited::PlainHello | Awaited::StartTls => {
+                self.hop.push_step(Step::DropHop);
+                self.hop_unreachable(format!("{} {}", reply.code, reply.text()));
+            }
+            Awaited::Auth => self.auth_replied(&reply),
+            // Only for the next hop's log.
+            Awaited::Xforward => {}
+            Awaited::Rset => {
+                if reply.class() != 2 {
+                    self.hop_lost("RSET was refused");
+                } else if self.transaction.is_none() && !self.hop.bound {
+                    self.keep_hop();
+                }
+            }
+            Awaited::Mail => {
+                if reply.class() != 2
+                    && let Some(transaction) = &mut self.transaction
+                {
+                    self.hop.mail_sent = false;
+                    transaction.refused = Some(reply);
+                }
+            }
+            Awaited::Rcpt(recipient) => self.recipient_replied(recipient, reply),
+            Awaited::GroupMail => self.group_sender_replied(reply),
+            Awaited::GroupRcpt(index) => self.group_recipient_replied(index, reply),
+            Awaited::Data => self.data_replied(reply),
+            Awaited::Final(members) => self.content_replied(&members, &reply),
+        }
+    }
+
+    fn hop_greeted(&mut self) {
+        let Some(hop) = self.current_hop() else { return };
+        let tls = hop.tls;
+        if !self.hop.tls && matches!(tls, HopTls::Opportunistic | HopTls::Starttls) {
+            if self.hop.extensions.starttls {
+                self.hop.send(Bytes::from_static(b"STARTTLS\r\n"), Awaited::StartTls, self.now);
+                return;
+            }
+            if tls == HopTls::Starttls {
+                self.hop.push_step(Step::DropHop);
+                return self.hop_unreachable("STARTTLS is needed and not offered".into());
+            }
+        }
+        self.hop_greeted_finally();
+    }
+
+    fn hop_greeted_finally(&mut self) {
+        if self.settings.xclient && !self.hop.xclient_sent && !self.hop.extensions.xclient.is_empty() {
+            self.hop.xclient_sent = true;
+            self.hop.bound = true;
+            let commands = self.client.attributes().commands("XCLIENT", self.hop.extensions.xclient);
+            // One command: a second one is not taken any more once ADDR has changed (XCLIENT_README).
+            if let Some(command) = commands.into_iter().next() {
+                self.hop.send(command.into(), Awaited::Xclient, self.now);
+                return;
+            }
+        }
+        self.hop_ready();
+    }
+
+    /// The connection can be used for what it is wanted for.
+    fn hop_ready(&mut self) {
+        self.hop.link = Link::Ready;
+        match self.hop.goal.take() {
+            None => {}
+            Some(Goal::Greet) => {
+                let extensions = Arc::clone(&self.hop.extensions);
+                self.answer_hello(Some(&extensions));
+                if !self.hop.bound {
+                    // A client that takes its time holds no connection of the next hop.
+                    self.keep_hop();
+                }
+            }
+            Some(Goal::Auth { line, mechanism }) => {
+                self.hop.bound = true;
+                self.hop.authenticating = Some(mechanism);
+                let mut command = BytesMut::from(&line[..]);
+                command.extend_from_slice(b"\r\n");
+                self.hop.send(command.freeze(), Awaited::Auth, self.now);
+            }
+            Some(Goal::Recipients(entries)) => {
+                for entry in entries {
+                    match entry {
+                        Awaited::Rcpt(recipient) => self.send_recipient(recipient),
+                        Awaited::Say(text) => self.hop.say_after(text),
+                        _ => {}
+                    }
+                }
+            }
+            Some(Goal::Group) => self.open_group(),
+        }
+    }
+
+    /// What it was wanted for cannot be had now.
+    fn goal_failed(&mut self, why: &'static str) {
+        match self.hop.goal.take() {
+            None => {}
+            Some(Goal::Greet) => self.answer_hello(None),
+            Some(Goal::Auth { .. }) => {
+                self.phase = Phase::Command;
+                self.say(454, (4, 7, 0), "Temporary authentication failure");
+            }
+            Some(Goal::Recipients(entries)) => self.recipients_failed(entries),
+            Some(Goal::Group) => self.group_failed(why),
+        }
+    }
+
+    fn recipients_failed(&mut self, entries: impl IntoIterator<Item = Awaited>) {
+        for entry in entries {
+            match entry {
+                Awaited::Rcpt(_) => {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.pending -= 1;
+                    }
+                    self.say(451, (4, 4, 1), "Next mail server does not answer, try again later");
+                }
+                Awaited::Say(text) => self.output.extend_from_slice(&text),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks the next hop about a recipient.
+    pub(super) fn relay_recipient(&mut self, recipient: Recipient, route: RouteIndex) {
+        if self.hop.link == Link::Ready && self.hop.route == Some(route) {
+            self.send_recipient(recipient);
+        } else {
+            self.want(Goal::Recipients(vec![Awaited::Rcpt(recipient)]), route);
+        }
+    }
+
+    fn send_recipient(&mut self, recipient: Recipient) {
+        let Some(transaction) = self.transaction.take() else { return };
+        if needs_smtputf8(&transaction, &recipient) && !self.hop.extensions.smtputf8 {
+            self.transaction = Some(transaction);
+            if let Some(transaction) = &mut self.transaction {
+                transaction.pending -= 1;
+            }
+            let mut text = BytesMut::new();
+            let refusal = "Next mail server does not take internationalised addresses";
+            checkpost_wire::smtp::reply::write_reply(&mut text, 550, Some((5, 6, 7)), refusal);
+            self.hop.say_after(text.freeze());
+            return;
+        }
+        if !self.hop.mail_sent {
+            self.send_sender(&transaction, Awaited::Mail);
+        }
+        let command = rcpt_command(&recipient, self.hop.extensions());
+        self.hop.send(command, Awaited::Rcpt(recipient), self.now);
+        self.transaction = Some(transaction);
+    }
+
+    /// XFORWARD where it is offered, and MAIL.
+    pub(super) fn send_sender(&mut self, transaction: &Transaction, awaited: Awaited) {
+        if self.settings.xforward && !self.hop.extensions.xforward.is_empty() {
+            for command in self.facts().attributes().commands("XFORWARD", self.hop.extensions.xforward) {
+                self.hop.send(command.into(), Awaited::Xforward, self.now);
+            }
+        }
+        let command = mail_command(transaction, self.hop.extensions());
+        self.hop.send(command, awaited, self.now);
+        self.hop.mail_sent = true;
+        self.hop.accepted = 0;
+    }
+
+    pub(super) fn send_group_recipient(&mut self, index: usize, recipient: &Recipient) {
+        let command = rcpt_command(recipient, self.hop.extensions());
+        self.hop.send(command, Awaited::GroupRcpt(index), self.now);
+    }
+
+    fn recipient_replied(&mut self, recipient: Recipient, reply: PeerReply) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.pending -= 1;
+        let reply = transaction.refused.clone().unwrap_or(reply);
+        // 251 means accepted as well (RFC 5321 section 3.4); anything odd is not.
+        if reply.class() == 2 {
+            transaction.recipients.push(recipient);
+            self.hop.accepted += 1;
+            reply.write_to(&mut self.output);
+        } else if matches!(reply.class(), 4 | 5) {
+            reply.write_to(&mut self.output);
+        } else {
+            self.say(451, (4, 3, 0), "Next mail server gave no proper answer, try again later");
+        }
+        self.waiting_since = self.now;
+    }
+
+    /// The connection broke, or its time is over.
+    pub(super) fn hop_lost(&mut self, why: &'static str) {
+        let again = self.hop.unproved;
+        let preparing = self.hop.link == Link::Preparing;
+        let mut awaited: Vec<Awaited> = self.hop.awaited.drain(..).collect();
+        awaited.extend(self.hop.held.drain(..).map(|(_, awaited)| awaited));
+        self.hop.push_step(Step::DropHop);
+        self.hop.reset_link();
+        if preparing {
+            return self.hop_unreachable(why.into());
+        }
+        self.hop.bound = false;
+        let first = awaited.iter().find(|awaited| !matches!(awaited, Awaited::Say(_) | Awaited::Xforward));
+        match first {
+            Some(Awaited::Mail | Awaited::Rcpt(_)) => {
+                if again && let Some(route) = self.hop.route {
+                    // A kept connection that had died: nothing was answered on it, so ask on a new one.
+                    awaited.retain(|awaited| matches!(awaited, Awaited::Rcpt(_) | Awaited::Say(_)));
+                    self.hop.goal = Some(Goal::Recipients(awaited));
+                    self.hop.route = Some(route);
+                    self.connect_hop(false);
+                } else {
+                    tracing::warn!(way = %self.settings.name, why, "next hop lost");
+                    self.recipients_failed(awaited);
+                }
+            }
+            Some(Awaited::Auth) => {
+                self.phase = Phase::Command;
+                self.say(454, (4, 7, 0), "Temporary authentication failure");
+            }
+            Some(Awaited::Final(_)) => self.content_unanswered(),
+            _ => {
+                if matches!(self.phase, Phase::Delivering(_)) {
+                    self.group_interrupted(why);
+                }
+            }
+        }
+    }
+
+    /// Gives the connection back: it is between two mails.
+    pub(super) fn keep_hop(&mut self) {
+        if self.hop.link == Link::Ready && !self.hop.bound {
+            let note: Note = Arc::clone(&self.hop.extensions) as Note;
+            self.hop.push_step(Step::KeepHop(note));
+            let extensions = Arc::clone(&self.hop.extensions);
+            self.hop.reset_link();
+            self.hop.extensions = extensions;
+        }
+    }
+
+    /// No mail is under way any more; the next hop is told so where it has begun one.
+    pub(super) fn end_transaction(&mut self) {
+        self.transaction = None;
+        self.forwarded = None;
+        self.hop.goal = None;
+        if self.hop.link != Link::Ready {
+            return;
+        }
+        if self.hop.mail_sent {
+            self.hop.mail_sent = false;
+            self.hop.accepted = 0;
+            self.hop.send(Bytes::from_static(b"RSET\r\n"), Awaited::Rset, self.now);
+        } else {
+            self.keep_hop();
+        }
+    }
+
+    pub(super) fn relay_auth_line(&mut self, line: &[u8]) {
+        if matches!(self.hop.authenticating.as_deref(), Some("LOGIN")) && self.client.user.is_none() {
+            self.client.user = decode_base64(line).map(Into::into);
+        } else if matches!(self.hop.authenticating.as_deref(), Some("PLAIN")) {
+            self.client.user = plain_user(line);
+        }
+        let mut command = BytesMut::from(line);
+        command.extend_from_slice(b"\r\n");
+        self.phase = Phase::Waiting;
+        self.hop.send(command.freeze(), Awaited::Auth, self.now);
+    }
+
+    fn auth_replied(&mut self, reply: &PeerReply) {
+        reply.write_to(&mut self.output);
+        self.waiting_since = self.now;
+        if reply.code == 334 {
+            self.phase = Phase::AuthLine;
+            return;
+        }
+        self.phase = Phase::Command;
+        if reply.class() == 2 {
+            // Who it is could not be read from every mechanism, but that it is somebody is known.
+            self.client.user.get_or_insert_with(|| "authenticated".into());
+        } else {
+            self.client.user = None;
+        }
+        self.hop.authenticating = None;
+    }
+}
+
+/// A recipient or sender that only SMTPUTF8 can carry.
+fn needs_smtputf8(transaction: &Transaction, recipient: &Recipient) -> bool {
+    !transaction.sender.as_str().is_ascii() || !recipient.path.as_str().is_ascii()
+}
+
+/// Room for what we may add to a mail, in the SIZE that we declare.
+const SLACK: u64 = 4096;
+
+fn mail_command(transaction: &Transaction, extensions: &Extensions) -> Bytes {
+    let mut line = BytesMut::from(&b"MAIL FROM:<"[..]);
+    line.extend_from_slice(transaction.sender.as_str().as_bytes());
+    line.extend_from_slice(b">");
+    if let Some(size) = transaction.params.size()
+        && extensions.size.is_some()
+    {
+        line.extend_from_slice(format!(" SIZE={}", size.saturating_add(SLACK)).as_bytes());
+    }
+    transaction.params.write_to(&mut line, |keyword, value| {
+        !keyword.eq_ignore_ascii_case("SIZE") && extensions.allows(keyword, value, true)
+    });
+    line.extend_from_slice(b"\r\n");
+    line.freeze()
+}
+
+fn rcpt_command(recipient: &Recipient, extensions: &Extensions) -> Bytes {
+    let mut line = BytesMut::from(&b"RCPT TO:<"[..]);
+    line.extend_from_slice(recipient.path.as_str().as_bytes());
+    line.extend_from_slice(b">");
+    recipient.params.write_to(&mut line, |keyword, value| extensions.allows(keyword, value, false));
+    line.extend_from_slice(b"\r\n");
+    line.freeze()
+}
+
+/// The user in SASL PLAIN's `authzid NUL authcid NUL password` (RFC 4616).
+pub(super) fn plain_user(line: &[u8]) -> Option<Box<str>> {
+    let decoded = decode_base64(line)?;
+    decoded.split('\0').nth(1).filter(|user| !user.is_empty()).map(Into::into)
+}
+
+fn decode_base64(line: &[u8]) -> Option<String> {
+    let decoded = base64_simd::STANDARD.decode_to_vec(line).ok()?;
+    String::from_utf8(decoded).ok().filter(|text| text.len() <= 255)
+}

@@ -1,0 +1,10 @@
+//! What Postfix can be told: the abilities of its two ways in.
+
+use checkpost_core::Abilities;
+use checkpost_core::abilities::Refusal;
+
+/// The reply to the final dot goes to smtpd's client verbatim.
+pub(crate) const BEFORE_QUEUE: Abilities = checkpost_smtp::SMTP;
+
+/// A 5xx makes Postfix bounce, a 4xx keeps the mail in its queue.
+pub(crate) const AFTER_QUEUE: Abilities = Abilities { refusal: Refusal::Bounces, ..checkpost_smtp::SMTP };

@@ -1,0 +1,143 @@
+//! What must stand in Postfix's configuration for each way, as data: shown by `configure_mta`, used by
+//! the tests against a real Postfix, and explained in the README. Nothing is written from here.
+//!
+//! Sources: FILTER_README, SMTPD_PROXY_README, postconf(5), master(5).
+
+/// Everything one way needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// The way's kind.
+    pub kind: &'static str,
+    /// In this order.
+    pub steps: &'static [Step],
+    /// Our own side, for checkpost.toml.
+    pub way: &'static str,
+}
+
+/// One change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `postconf -e 'name=value'` in main.cf.
+    Main {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: &'static str,
+        /// The reason, for the administrator.
+        why: &'static str,
+    },
+    /// `postconf -P 'service/type/name=value'`: an option of a service that is there.
+    Option {
+        /// `name/type` as in `postconf -M`.
+        service: &'static str,
+        /// The parameter.
+        name: &'static str,
+        /// Its value; no blanks.
+        value: &'static str,
+        /// The reason.
+        why: &'static str,
+    },
+    /// `postconf -Me 'name/type=entry'`: a service of ours in master.cf.
+    Service {
+        /// `name/type`.
+        service: &'static str,
+        /// The whole entry on one line.
+        entry: &'static str,
+        /// The reason.
+        why: &'static str,
+    },
+    /// `postfix reload`, then done.
+    Reload,
+}
+
+/// The recipe of a way, by its kind.
+pub fn recipe(kind: &str) -> Option<&'static Recipe> {
+    RECIPES.iter().find(|recipe| recipe.kind == kind)
+}
+
+/// All recipes.
+pub const RECIPES: [Recipe; 2] = [
+    Recipe {
+        kind: "postfix-before-queue",
+        way: "[[way]]\nkind = \"postfix-before-queue\"\nlisten = \"127.0.0.1:10025\"\nnext_hop = \"127.0.0.1:10026\"\n",
+        steps: &[
+            Step::Service {
+                service: "127.0.0.1:10026/inet",
+                entry: "127.0.0.1:10026 inet n - n - - smtpd -o smtpd_proxy_filter= -o content_filter= \
+                        -o smtpd_authorized_xforward_hosts=127.0.0.0/8 -o smtpd_client_restrictions= \
+                        -o smtpd_helo_restrictions= -o smtpd_sender_restrictions= -o smtpd_relay_restrictions= \
+                        -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_data_restrictions= \
+                        -o mynetworks=127.0.0.0/8 -o message_size_limit=0 \
+                        -o receive_override_options=no_unknown_recipient_checks",
+                why: "checked mail comes back here; only this host may use it, and what smtpd decided stays decided",
+            },
+            Step::Option {
+                service: "smtp/inet",
+                name: "smtpd_proxy_filter",
+                value: "127.0.0.1:10025",
+                why: "every mail from outside goes through Checkpost before it is queued",
+            },
+            Step::Option {
+                service: "smtp/inet",
+                name: "smtpd_client_connection_count_limit",
+                value: "10",
+                why: "one client cannot take all of Checkpost's sessions",
+            },
+            Step::Reload,
+        ],
+    },
+    Recipe {
+        kind: "postfix-after-queue",
+        way: "[[way]]\nkind = \"postfix-after-queue\"\nlisten = \"127.0.0.1:10025\"\nprotocol = \"lmtp\"\n\
+              hop_protocol = \"smtp\"\nnext_hop = \"127.0.0.1:10026\"\n",
+        steps: &[
+            Step::Service {
+                service: "127.0.0.1:10026/inet",
+                entry: "127.0.0.1:10026 inet n - n - 10 smtpd -o content_filter= \
+                        -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters \
+                        -o smtpd_helo_restrictions= -o smtpd_client_restrictions= -o smtpd_sender_restrictions= \
+                        -o smtpd_relay_restrictions= -o smtpd_recipient_restrictions=permit_mynetworks,reject \
+                        -o mynetworks=127.0.0.0/8 -o smtpd_authorized_xforward_hosts=127.0.0.0/8 \
+                        -o message_size_limit=0",
+                why: "checked mail comes back here; content_filter must be empty or it goes round in circles",
+            },
+            Step::Service {
+                service: "checkpost/unix",
+                entry: "checkpost unix - - n - 10 lmtp -o lmtp_send_xforward_command=yes \
+                        -o disable_mime_output_conversion=yes -o lmtp_generic_maps=",
+                why: "the client towards Checkpost: LMTP, so that each recipient has an answer of its own",
+            },
+            Step::Main {
+                name: "receive_override_options",
+                value: "no_address_mappings",
+                why: "aliases are expanded once, behind Checkpost; it sees the addresses as they came",
+            },
+            Step::Main {
+                name: "content_filter",
+                value: "checkpost:inet:127.0.0.1:10025",
+                why: "all mail, local mail included, goes through Checkpost after it is queued",
+            },
+            Step::Reload,
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_recipe_and_no_option_has_blanks() {
+        for (kind, _) in crate::kinds() {
+            let recipe = recipe(kind.name).unwrap();
+            assert_eq!(recipe.steps.last(), Some(&Step::Reload));
+            assert!(recipe.way.contains(kind.name));
+            for step in recipe.steps {
+                if let Step::Option { value, .. } = step {
+                    // postconf -P of Postfix 3.7 refuses white space.
+                    assert!(!value.contains(char::is_whitespace), "{value}");
+                }
+            }
+        }
+    }
+}
