@@ -1,12 +1,236 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: what the proxy costs, measured against the same mails on a direct connection.
+//! Not a test: it asserts nothing and its exit code says only that it could measure.
 
+mod client;
+mod daemon;
+mod load;
+mod mail;
+mod memory;
+mod process;
+mod relay;
+mod report;
+mod sink;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use load::Load;
+use mail::Mail;
+use process::{Server, Usage};
+use report::{CHECKPOST, DIRECT, Report, Run, size_name};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Sizes of the mails, such as 4K, 64K, 1M
+    #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M", value_parser = parse_size)]
+    sizes: Vec<usize>,
+    /// Numbers of sessions at the same time
+    #[arg(long, value_delimiter = ',', default_value = "1,10,50")]
+    sessions: Vec<usize>,
+    /// How often each path is measured; ratios are taken within a round
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long one path is measured in one round, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Send MAIL, RCPT and DATA in one write
+    #[arg(long)]
+    pipelining: bool,
+    /// Also measure a relay that copies bytes and understands nothing
+    #[arg(long)]
+    reference: bool,
+    /// Also measure another proxy, already running and forwarding to the sink's port
+    #[arg(long, value_name = "HOST:PORT")]
+    peer: Option<SocketAddr>,
+    /// Process of the other proxy, for its CPU time and memory; its descendants count too
+    #[arg(long, value_name = "PID", requires = "peer")]
+    peer_pid: Option<u32>,
+    /// Port of the sink; 0 takes any free one [default: 10026 with --peer, else 0]
+    #[arg(long, value_name = "PORT")]
+    sink_port: Option<u16>,
+    /// Leave Checkpost itself out
+    #[arg(long)]
+    without_checkpost: bool,
+    /// Measure start-up and memory instead of speed
+    #[arg(long, conflicts_with_all = ["peer", "reference", "without_checkpost"])]
+    memory: bool,
+    /// Use this checkpostd instead of building one with the release profile
+    #[arg(long, value_name = "PROGRAM")]
+    daemon: Option<PathBuf>,
+    /// Use this smtp-sink [default: the installed one, else unpacked from the package postfix]
+    #[arg(long, value_name = "PROGRAM")]
+    sink: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Be the reference relay
+    #[arg(long, hide = true, num_args = 2)]
+    relay: Option<Vec<SocketAddr>>,
+}
 
-/// Does nothing yet.
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not there yet")
+/// Measures and prints.
+///
+/// # Errors
+/// When a process that is needed cannot be built or started. A missed goal is no error.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some([listen, next_hop]) = args.relay.as_deref() {
+        relay::run(*listen, *next_hop)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(args.rounds > 0 && args.seconds > 0.0, "nothing to measure in no time");
+    let report = if args.memory { measure_memory(args)? } else { measure_speed(args)? };
+    if args.json {
+        say(&serde_json::to_string_pretty(&report.json())?);
+    } else {
+        say(&report.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure_memory(args: &Args) -> anyhow::Result<Report> {
+    let facts = memory::measure(&daemon_program(args)?, args.sink.as_deref(), &cache()?)?;
+    Ok(Report::new(&[], facts))
+}
+
+/// One way from the load generator to the sink.
+struct Path {
+    name: String,
+    address: SocketAddr,
+    /// Root of the process tree whose CPU time and memory are the path's.
+    pid: Option<u32>,
+}
+
+fn measure_speed(args: &Args) -> anyhow::Result<Report> {
+    let program = if args.without_checkpost { None } else { Some(daemon_program(args)?) };
+    let port = args.sink_port.unwrap_or(if args.peer.is_some() { 10_026 } else { 0 });
+    let sink = sink::start(args.sink.as_deref(), &cache()?, port)?;
+    let folder = tempfile::tempdir()?;
+
+    let mut paths = vec![Path { name: DIRECT.into(), address: sink.address, pid: None }];
+    let mut servers: Vec<Server> = Vec::new();
+    if let Some(program) = program {
+        let (server, _) = daemon::start(&program, folder.path(), sink.address)?;
+        paths.push(Path { name: CHECKPOST.into(), address: server.address, pid: Some(server.id()) });
+        servers.push(server);
+    }
+    if args.reference {
+        let server = relay::start(sink.address)?;
+        paths.push(Path { name: "byte relay".into(), address: server.address, pid: Some(server.id()) });
+        servers.push(server);
+    }
+    if let Some(address) = args.peer {
+        wait_for_peer(address, sink.address)?;
+        paths.push(Path { name: address.to_string(), address, pid: args.peer_pid });
+    }
+
+    let runs = all_rounds(args, &mut paths, &sink)?;
+    drop(servers);
+    Ok(Report::new(&runs, Vec::new()))
+}
+
+fn all_rounds(args: &Args, paths: &mut [Path], sink: &Server) -> anyhow::Result<Vec<Run>> {
+    let mails: Vec<_> = args.sizes.iter().map(|size| (*size, Mail::of_size(*size).with_final_dot())).collect();
+    let mut runs = Vec::new();
+    for round in 0..args.rounds {
+        for (size, mail) in &mails {
+            for sessions in &args.sessions {
+                progress(&format!("round {} of {}: {}, {sessions} sessions", round + 1, args.rounds, size_name(*size)));
+                for path in &*paths {
+                    runs.push(one_run(args, path, sink, *size, mail, *sessions, round)?);
+                }
+            }
+        }
+        // Who comes first differs from round to round, so that no path always follows the same other one.
+        paths.rotate_left(1);
+    }
+    Ok(runs)
+}
+
+fn one_run(
+    args: &Args,
+    path: &Path,
+    sink: &Server,
+    size: usize,
+    mail: &Mail,
+    sessions: usize,
+    round: usize,
+) -> anyhow::Result<Run> {
+    let mut watched = vec![sink.id()];
+    watched.extend(path.pid);
+    if let Some(pid) = path.pid {
+        process::reset_peak(pid);
+    }
+    let time = Duration::from_secs_f64(args.seconds);
+    let load = Load { peer: path.address, mail, sessions, time, pipelining: args.pipelining };
+    let outcome = load.run(&watched).with_context(|| format!("while measuring {}", path.name))?;
+    let peak = path.pid.map(Usage::of_tree).transpose()?.map(|usage| usage.peak);
+    Ok(Run { size, sessions, round, path: path.name.clone(), outcome, peak })
+}
+
+fn wait_for_peer(peer: SocketAddr, sink: SocketAddr) -> anyhow::Result<()> {
+    progress(&format!("the sink listens on {sink}; waiting for the proxy on {peer} to greet"));
+    let begin = Instant::now();
+    while !process::greets(peer) {
+        ensure!(begin.elapsed() < Duration::from_secs(60), "nothing greets on {peer}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn daemon_program(args: &Args) -> anyhow::Result<PathBuf> {
+    if let Some(program) = &args.daemon {
+        return Ok(program.clone());
+    }
+    progress("building checkpostd with the release profile");
+    daemon::build()
+}
+
+/// A folder inside the target folder, which holds this program as `target/PROFILE/xtask`.
+fn cache() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(2).context("this program is in no target folder")?;
+    Ok(target.join("bench"))
+}
+
+/// `4096`, `4K` or `1M` in bytes.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    size.filter(|size| (1000..=1 << 30).contains(size)).ok_or_else(|| "expected 1000 bytes to 1024M".to_string())
+}
+
+/// The result, for people and programs.
+#[allow(clippy::print_stdout)] // A command's output.
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Where the command is, for people only.
+#[allow(clippy::print_stderr)] // A command's progress.
+fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, size) in [("4K", 4096), ("1m", 1 << 20), ("5000", 5000)] {
+            assert_eq!(parse_size(text), Ok(size));
+        }
+        for text in ["", "K", "1", "4G", "-4K", "99999999999999999999K"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -134,19 +134,18 @@ enum Scan {
 fn scan(buffer: &[u8], from: usize, limit: usize, accept_lf: bool) -> Scan {
     // A CR at `limit` may still begin the line end; anything else there is one octet too many.
     let window = &buffer[..buffer.len().min(limit.saturating_add(1))];
-    let mut at = from;
-    while at < window.len() {
-        let Some(found) = memchr::memchr3(b'\r', b'\n', 0, &window[at..]) else { break };
-        at += found;
-        match window[at] {
+    let found = window.get(from..).and_then(|rest| memchr::memchr3(b'\r', b'\n', 0, rest));
+    if let Some(found) = found {
+        let at = from + found;
+        return match window[at] {
             b'\r' => match buffer.get(at + 1) {
-                None => return Scan::More { scanned: at },
-                Some(b'\n') => return Scan::Line { length: at, end: at + 2 },
-                Some(_) => return Scan::Bare { at },
+                None => Scan::More { scanned: at },
+                Some(b'\n') => Scan::Line { length: at, end: at + 2 },
+                Some(_) => Scan::Bare { at },
             },
-            b'\n' if accept_lf => return Scan::Line { length: at, end: at + 1 },
-            _ => return Scan::Bare { at },
-        }
+            b'\n' if accept_lf => Scan::Line { length: at, end: at + 1 },
+            _ => Scan::Bare { at },
+        };
     }
     if buffer.len() > limit { Scan::TooLong { at: limit } } else { Scan::More { scanned: buffer.len() } }
 }

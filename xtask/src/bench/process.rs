@@ -1,0 +1,195 @@
+//! The processes of a measurement: started, watched through /proc, and ended with it.
+//! Not a supervisor: a process that ends by itself is an error of the run.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// The kernel counts CPU time in /proc in units of USER_HZ, 100 a second on every platform that Rust's std supports.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a process and its descendants have used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    /// Seconds in user and kernel mode together.
+    pub(super) cpu: f64,
+    /// Bytes of memory now.
+    pub(super) resident: u64,
+    /// The most bytes of memory so far, or since [`reset_peak`].
+    pub(super) peak: u64,
+}
+
+impl Usage {
+    /// Adds up the process `root` and all that descend from it.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(super) fn of_tree(root: u32) -> anyhow::Result<Self> {
+        let mut total = Self::of_process(root).with_context(|| format!("process {root} is gone"))?;
+        for pid in tree(root) {
+            if pid != root
+                && let Some(one) = Self::of_process(pid)
+            {
+                total.cpu += one.cpu;
+                total.resident += one.resident;
+                total.peak += one.peak;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Of this process alone: the others of a measurement are its children.
+    ///
+    /// # Errors
+    /// When /proc is not there.
+    pub(super) fn of_self() -> anyhow::Result<Self> {
+        Self::of_process(std::process::id()).context("no /proc here")
+    }
+
+    fn of_process(pid: u32) -> Option<Self> {
+        let (_, cpu) = parent_and_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Some(Self { cpu, resident: kibibytes(&status, "VmRSS:"), peak: kibibytes(&status, "VmHWM:") })
+    }
+}
+
+/// Lets the peak of the process tree begin anew; where the kernel does not allow it the old peak stays.
+pub(super) fn reset_peak(root: u32) {
+    for pid in tree(root) {
+        let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+    }
+}
+
+/// The ids of `root` and its descendants.
+fn tree(root: u32) -> HashSet<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if let Some((parent, _)) = parent_and_cpu(&stat) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let (mut found, mut open) = (HashSet::from([root]), vec![root]);
+    while let Some(pid) = open.pop() {
+        for child in children.get(&pid).into_iter().flatten() {
+            if found.insert(*child) {
+                open.push(*child);
+            }
+        }
+    }
+    found
+}
+
+/// Reads parent and CPU seconds from /proc/PID/stat (proc(5)): fields 4, 14 and 15; the name in field 2 may hold
+/// anything, so counting starts at its last bracket.
+fn parent_and_cpu(stat: &str) -> Option<(u32, f64)> {
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some((fields.get(1)?.parse().ok()?, (ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND))
+}
+
+/// Reads one `Name: N kB` line of /proc/PID/status as bytes; 0 when it is missing.
+fn kibibytes(status: &str, name: &str) -> u64 {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
+/// A process of ours that listens on a port of loopback. It is ended when this is dropped.
+pub(super) struct Server {
+    child: Child,
+    name: String,
+    pub(super) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `command`, which must listen on `address` by itself.
+    pub(super) fn start(name: &str, mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("could not start {name}"))?;
+        Ok(Self { child, name: name.to_string(), address })
+    }
+
+    /// Waits for the greeting and says how long it took since `begin`.
+    ///
+    /// # Errors
+    /// When the process ends or stays silent for 20 seconds.
+    pub(super) fn greeting(&mut self, begin: Instant) -> anyhow::Result<Duration> {
+        while begin.elapsed() < Duration::from_secs(20) {
+            if greets(self.address) {
+                return Ok(begin.elapsed());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status}", self.name);
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+        bail!("{} does not greet on {}", self.name, self.address)
+    }
+
+    /// The process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing it holds is of value: ending it at once is kinder to the next measurement than a slow farewell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says whether something greets at `address` like an SMTP server.
+pub(super) fn greets(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut code = [0; 3];
+        stream.read_exact(&mut code)?;
+        Ok(&code == b"220")
+    };
+    ask().unwrap_or(false)
+}
+
+/// A port of loopback that was free a moment ago.
+pub(super) fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_stat_is_read_behind_the_name() {
+        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 5 1 2";
+        assert_eq!(parent_and_cpu(stat), Some((7, 2.0)));
+        for broken in ["", "42 (x", "42 (x) S", "42 (x) S 7 1 1 1 1 1 1 1 1 1 a b"] {
+            assert_eq!(parent_and_cpu(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn memory_lines_are_bytes() {
+        assert_eq!(kibibytes("Name:\tx\nVmHWM:\t    1024 kB\nVmRSS:\t 7 kB\n", "VmHWM:"), 1 << 20);
+        assert_eq!(kibibytes("Name:\tx\n", "VmHWM:"), 0);
+    }
+
+    #[test]
+    fn a_tree_holds_its_children() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let server = Server { child, name: "sleep".into(), address: free_port().unwrap() };
+        assert!(tree(std::process::id()).contains(&server.id()));
+        assert!(Usage::of_tree(server.id()).unwrap().peak > 0);
+        let id = server.id();
+        drop(server);
+        assert!(Usage::of_tree(id).is_err());
+    }
+}
