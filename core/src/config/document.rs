@@ -208,7 +208,9 @@ impl Item {
         self.taken.push(key.to_owned());
         let Value::Table(table) = &mut self.node.value else { return None };
         let entry = table.remove(key)?;
-        read::read(&entry.node, &tree::join(&self.path, key), &[], problems)
+        let before = problems.len();
+        let value = read::read(&entry.node, &tree::join(&self.path, key), &[], problems);
+        value.filter(|_| problems.len() == before)
     }
 
     /// Like [`Item::take_key`]; that it is absent is a problem, too.
@@ -221,6 +223,13 @@ impl Item {
 
     /// Reads all keys that were not taken.
     pub fn finish<T: DeserializeOwned>(self, problems: &mut Problems) -> Option<T> {
+        let before = problems.len();
+        self.finish_partly(problems).filter(|_| problems.len() == before)
+    }
+
+    /// Like [`Item::finish`]; keys that were wrong are left out, so that checks of the others can
+    /// go on. Only whoever finds no new problem may use the value.
+    pub(crate) fn finish_partly<T: DeserializeOwned>(self, problems: &mut Problems) -> Option<T> {
         let also: Vec<&str> = self.taken.iter().map(String::as_str).collect();
         read::read(&self.node, &self.path, &also, problems)
     }

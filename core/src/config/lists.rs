@@ -28,7 +28,7 @@ pub struct AddressSet {
 pub struct Lists(BTreeMap<String, Arc<List>>);
 
 /// One list: addresses to compare senders and recipients with, networks for clients.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct List {
     /// The addresses.
     pub addresses: AddressSet,

@@ -171,7 +171,7 @@ pub fn suggestion(given: &str, accepted: &[&str]) -> String {
         .filter(|(distance, _)| *distance <= bound)
         .min_by_key(|(distance, _)| *distance);
     let list = if accepted.is_empty() {
-        "accepted: nothing here".into()
+        "accepted: none, for none is defined".into()
     } else {
         format!("accepted: {}", accepted.join(", "))
     };

@@ -32,33 +32,36 @@ impl<T> Default for OneOrMany<T> {
 }
 
 /// Reads a node. On an error the failing key is left out and reading starts again, so that all
-/// errors are found; with any, the result is `None`.
+/// errors are found; the result is then what was left, if that made a whole. Whoever needs all of it
+/// looks whether problems came.
 pub(super) fn read<T: DeserializeOwned>(node: &Node, path: &str, also: &[&str], problems: &mut Problems) -> Option<T> {
     // Far more than anybody wants to read.
     const MOST: usize = 50;
-    let error = match T::deserialize(Source { node }) {
-        Ok(value) => return Some(value),
-        Err(error) => error,
-    };
+    let mut result = T::deserialize(Source { node });
+    if result.is_ok() {
+        return result.ok();
+    }
     let mut node = node.clone();
-    let mut error = Some(error);
     let mut left_out: Vec<String> = Vec::new();
     for _ in 0..MOST {
-        let Some(mut current) = error.take() else { break };
-        current.path.reverse();
+        let mut error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        error.path.reverse();
         // What we left out ourselves is not missing.
-        let own =
-            matches!(&current.what, What::Missing(name) if left_out.contains(&full(path, &current.path, Some(name))));
-        if own {
+        if let What::Missing(name) = &error.what
+            && left_out.contains(&full(path, &error.path, Some(name)))
+        {
             break;
         }
-        let name = full(path, &current.path, None);
-        problems.push(current.problem(&node.place, &name, also));
-        if !remove(&mut node, &current.path) {
+        let name = full(path, &error.path, None);
+        problems.push(error.problem(&node.place, &name, also));
+        if !remove(&mut node, &error.path) {
             break;
         }
         left_out.push(name);
-        error = T::deserialize(Source { node: &node }).err();
+        result = T::deserialize(Source { node: &node });
     }
     None
 }
