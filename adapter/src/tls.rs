@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::OnceCell;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::session::Target;
@@ -52,23 +53,20 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
 /// certificate (opportunistic TLS, RFC 7435: better than none).
 #[derive(Clone)]
 pub struct Connectors {
-    verifying: TlsConnector,
+    verifying: Arc<OnceCell<TlsConnector>>,
     trusting: TlsConnector,
 }
 
 impl Connectors {
-    /// Reads the system's root store when first used.
+    /// The system's root store is read when a certificate is to be verified for the first time: it
+    /// takes some 10 ms and 1 MiB, too much for a start that may never need it.
     pub fn new() -> Result<Self, TlsError> {
-        let verifying = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_platform_verifier()?
-            .with_no_client_auth();
         let trusting = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TakesAny(provider())))
             .with_no_client_auth();
-        Ok(Self { verifying: Arc::new(verifying).into(), trusting: Arc::new(trusting).into() })
+        Ok(Self { verifying: Arc::default(), trusting: Arc::new(trusting).into() })
     }
 
     /// Puts TLS on a stream to this target.
@@ -76,9 +74,25 @@ impl Connectors {
         let host = target.tls_name.as_deref().or(target.address.host()).unwrap_or("localhost");
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let connector = if target.tls_verify { &self.verifying } else { &self.trusting };
+        let connector = if target.tls_verify {
+            // A root store that cannot be read is tried again at the next connection.
+            self.verifying.get_or_try_init(verifying).await?
+        } else {
+            &self.trusting
+        };
         Ok(Box::new(connector.connect(name, stream).await?))
     }
+}
+
+async fn verifying() -> io::Result<TlsConnector> {
+    let config = tokio::task::spawn_blocking(|| {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_platform_verifier()?
+            .with_no_client_auth();
+        Ok::<_, rustls::Error>(config)
+    });
+    Ok(TlsConnector::from(Arc::new(config.await?.map_err(io::Error::other)?)))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

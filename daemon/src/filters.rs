@@ -1,0 +1,55 @@
+//! Every filter, in one list. A new one is one line here and a module or crate of its own.
+
+use std::sync::Arc;
+
+use checkpost_core::Filter;
+use checkpost_core::config::{Document, Item, Problems};
+use checkpost_core::policy::WhenUnscanned;
+
+/// Makes a filter of its section, if it has one; `None`: it is wrong, and the problems say so.
+type Build = fn(Option<Item>, &mut Problems) -> Option<Arc<dyn Filter>>;
+
+/// A filter that can be configured as `[filter.NAME]`.
+pub struct FilterKind {
+    /// Its name.
+    pub name: &'static str,
+    /// One line for administrators.
+    pub about: &'static str,
+    /// Is it on without a section of its own?
+    pub by_default: bool,
+    /// How one is made.
+    build: Build,
+}
+
+/// All of them, in the order in which they are asked and shown.
+pub static KINDS: &[FilterKind] = &[];
+
+/// The filters that are on, each with what becomes of mail it did not scan.
+pub struct Filters {
+    /// In the order of [`KINDS`].
+    pub filters: Vec<Arc<dyn Filter>>,
+    /// By name, for the rules.
+    pub unscanned: Vec<(Arc<str>, WhenUnscanned)>,
+}
+
+/// Takes every `[filter.NAME]`; `enabled = false` turns one off.
+pub fn take(document: &mut Document, problems: &mut Problems) -> Filters {
+    let mut all = Filters { filters: Vec::new(), unscanned: Vec::new() };
+    for known in KINDS {
+        let mut item = document.take_item(&format!("filter.{}", known.name), problems);
+        let (mut enabled, mut unscanned) = (known.by_default, WhenUnscanned::default());
+        if let Some(item) = &mut item {
+            enabled = item.take_key("enabled", problems).unwrap_or(true);
+            unscanned = item.take_key("when_unscanned", problems).unwrap_or_default();
+        }
+        // One that is off is read all the same: a mistake in it would show when it is turned on.
+        if (item.is_some() || enabled)
+            && let Some(filter) = (known.build)(item, problems)
+            && enabled
+        {
+            all.unscanned.push((known.name.into(), unscanned));
+            all.filters.push(filter);
+        }
+    }
+    all
+}

@@ -1,0 +1,120 @@
+//! From the configuration files to a state of the program: everything that a reload makes anew.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use checkpost_adapter::pool::Pool;
+use checkpost_adapter::tls::Connectors;
+use checkpost_adapter::way::Listen;
+use checkpost_adapter::{Host, SocketAddress, Way};
+use checkpost_core::Engine;
+use checkpost_core::config::{Document, Lists, Origins, Problem, Problems};
+use checkpost_core::policy::{Names, Policy};
+use checkpost_core::quarantine::Quarantine;
+use tokio::sync::watch;
+
+use crate::filters::{self, Filters};
+use crate::settings::Settings;
+use crate::ways;
+
+/// A configuration that was read and has nothing wrong.
+pub struct Loaded {
+    /// `[daemon]` and `[unpacking]`.
+    pub settings: Settings,
+    /// `[[way]]`.
+    pub ways: Vec<Arc<dyn Way>>,
+    /// `[filter.*]`, `[[rule]]`.
+    pub engine: Arc<Engine>,
+    /// `[quarantine]`.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
+    /// What is allowed and probably not meant.
+    pub risks: Vec<String>,
+    /// The files, merged.
+    pub document: Document,
+}
+
+/// One state of the program, shared by the sessions that began under it.
+pub struct State {
+    /// What the ways get.
+    pub host: Arc<Host>,
+    /// The ways in.
+    pub ways: Vec<Arc<dyn Way>>,
+    /// `[daemon]`.
+    pub settings: Settings,
+    by_address: HashMap<SocketAddress, Arc<dyn Way>>,
+}
+
+/// What outlives a reload.
+#[derive(Clone)]
+pub struct Lasting {
+    /// Kept connections.
+    pub pool: Arc<Pool>,
+    /// Turns true when the program is to end.
+    pub drain: watch::Receiver<bool>,
+}
+
+impl Loaded {
+    /// Reads the file and its drop-ins; everything that is wrong, at once. Touches nothing else than
+    /// the files that the configuration names.
+    pub fn read(path: &Path) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let document = Document::read(path, &mut problems);
+        Self::from_document(document, problems)
+    }
+
+    /// The same from text.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let document = Document::parse(file, text, &mut problems);
+        Self::from_document(document, problems)
+    }
+
+    fn from_document(mut document: Document, mut problems: Problems) -> Result<Self, Problems> {
+        let settings = Settings::take(&mut document, &mut problems);
+        let origins = Arc::new(Origins::take(&mut document, &mut problems));
+        let lists = Lists::take(&mut document, &mut problems);
+        let ways = ways::take(&mut document, &origins, &mut problems);
+        let Filters { filters, unscanned } = filters::take(&mut document, &mut problems);
+        let way_names: Vec<&str> = ways.iter().map(|way| &**way.name()).collect();
+        let names = Names { filters: &unscanned, ways: &way_names, lists: &lists };
+        let policy = Policy::load(&mut document, &names, &mut problems);
+        document.finish(&mut problems);
+        problems.into_result()?;
+        let abilities: Vec<_> = ways.iter().map(|way| (&**way.name(), way.abilities())).collect();
+        let risks = policy.risks(&abilities).iter().map(ToString::to_string).collect();
+        let engine = Arc::new(Engine::new(filters, policy, settings.unpacking));
+        Ok(Self { settings, ways, engine, quarantine: None, risks, document })
+    }
+}
+
+impl State {
+    /// Puts a configuration into force.
+    pub fn new(loaded: Loaded, lasting: &Lasting) -> Result<Self, Problem> {
+        let Loaded { settings, ways, engine, quarantine, .. } = loaded;
+        let connectors = Connectors::new().map_err(|error| Problem::general("", error.to_string()))?;
+        let by_address = ways
+            .iter()
+            .flat_map(|way| way.listen().iter().map(|listen| (listen.address.clone(), Arc::clone(way))))
+            .collect();
+        let host = Host {
+            engine,
+            quarantine,
+            spool: Arc::clone(&settings.spool),
+            pool: Arc::clone(&lasting.pool),
+            connectors,
+            drain: lasting.drain.clone(),
+        };
+        Ok(Self { host: Arc::new(host), ways, settings, by_address })
+    }
+
+    /// The way that listens there.
+    pub fn way_at(&self, address: &SocketAddress) -> Option<&Arc<dyn Way>> {
+        self.by_address.get(address)
+    }
+
+    /// Where the ways listen.
+    pub fn listens(&self) -> Vec<Listen> {
+        self.ways.iter().flat_map(|way| way.listen().iter().cloned()).collect()
+    }
+}

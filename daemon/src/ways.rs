@@ -1,0 +1,79 @@
+//! Every kind of way in, in one list. A new one is one line here and a crate of its own.
+
+use std::sync::{Arc, LazyLock};
+
+use checkpost_adapter::{Kind, SocketAddress, Way};
+use checkpost_core::config::{Document, Item, Origins, Problem, Problems};
+use checkpost_smtp::{Defaults, SmtpWay, WayError, Written};
+
+/// A kind of way in, and how one is made of its `[[way]]`.
+pub struct WayKind {
+    /// What can be said of it.
+    pub kind: Kind,
+    build: Box<Build>,
+}
+
+/// `None`: it is wrong, and the problems say so.
+type Build = dyn Fn(Item, &Arc<Origins>, &mut Problems) -> Option<Arc<dyn Way>> + Send + Sync;
+
+/// All kinds, in the order of `checkpost ways`.
+pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
+    let mut all = Vec::new();
+    // In front of any mail server.
+    all.extend(checkpost_smtp::kinds().map(proxy));
+    // Around a Postfix.
+    all.extend(checkpost_postfix::kinds().map(proxy));
+    all
+});
+
+/// Takes every `[[way]]`. Wrong ones are left out, and `problems` says so; so are names and addresses
+/// that two of them have.
+pub fn take(document: &mut Document, origins: &Arc<Origins>, problems: &mut Problems) -> Vec<Arc<dyn Way>> {
+    let mut ways: Vec<Arc<dyn Way>> = Vec::new();
+    for item in document.take_items("way", problems) {
+        let place = item.place().clone();
+        let path = item.path().to_owned();
+        let names = || KINDS.iter().map(|known| known.kind.name);
+        let Some(kind) = item.peek("kind") else {
+            let accepted = names().collect::<Vec<_>>().join(", ");
+            problems.push(item.problem("kind", "no kind of way").hint(format!("accepted: {accepted}")));
+            continue;
+        };
+        let Some(known) = KINDS.iter().find(|known| known.kind.name == kind) else {
+            let place = item.problem("kind", "").place.unwrap_or(place);
+            problems.push(Problem::unknown_name(&place, format!("{path}.kind"), "kind of way", kind, names()));
+            continue;
+        };
+        let Some(way) = (known.build)(item, origins, problems) else { continue };
+        if ways.iter().any(|other| other.name() == way.name()) {
+            let message = format!("a second way is named {:?}", &**way.name());
+            problems.push(Problem::at(&place, path.clone(), message).hint("give each its own `name`"));
+        }
+        let taken = |address: &SocketAddress| ways.iter().flat_map(|way| way.listen()).any(|l| l.address == *address);
+        for listen in way.listen().iter().filter(|listen| taken(&listen.address)) {
+            let message = format!("another way listens at {} already", listen.address);
+            problems.push(Problem::at(&place, format!("{path}.listen"), message));
+        }
+        ways.push(way);
+    }
+    ways
+}
+
+/// A kind that is an SMTP proxy with defaults of its own.
+fn proxy((kind, defaults): (Kind, Defaults)) -> WayKind {
+    let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
+        let written: Written = item.clone().finish(problems)?;
+        match SmtpWay::new(kind, &defaults, &written, Arc::clone(origins)) {
+            Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
+            Err(WayError::Settings(error)) => {
+                problems.push(item.problem(error.key, error.message));
+                None
+            }
+            Err(error) => {
+                problems.push(item.problem("", error.to_string()));
+                None
+            }
+        }
+    };
+    WayKind { kind, build: Box::new(build) }
+}
