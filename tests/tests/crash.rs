@@ -50,10 +50,12 @@ fn killed_at_random_moments_it_loses_nothing() {
                 daemon = Some(start());
             }
         });
-        for client in clients {
-            client.join().unwrap();
-        }
+        let results: Vec<_> = clients.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        // First of all, or a failed client would leave the killing without end.
         finished.store(true, Ordering::Relaxed);
+        for result in results {
+            result.unwrap();
+        }
     });
     assert!(kills.load(Ordering::Relaxed) > 5, "the load was over before the daemon was killed");
 

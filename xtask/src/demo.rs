@@ -31,11 +31,14 @@ pub(crate) struct Args {
     /// Use the built-in sink as the next hop even where a real Postfix could run.
     #[arg(long)]
     sink: bool,
+    /// Use this checkpostd instead of building one.
+    #[arg(long, value_name = "FILE", conflicts_with = "release")]
+    daemon: Option<PathBuf>,
 }
 
 /// Shows four mails on their way; fails if one of them fares otherwise than it should.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let daemon = build(args.release)?;
+    let daemon = args.daemon.clone().map_or_else(|| build(args.release), Ok)?;
     let hop = next_hop(args.sink)?;
     let progress = Progress::new(&format!("checkpostd in front of {}", hop.name()));
     let scene = Scene::start(&daemon, hop)?;
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "as it should be",
     ]);
     if !table.is_tty() {
-        table.set_width(100);
+        table.set_width(110);
     }
     let mut all_good = true;
     for (letter, told) in letters.iter().zip(&told) {
@@ -64,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         all_good &= good;
         table.add_row([
             letter.what.to_owned(),
-            letter.to.join("\n"),
+            letter.to.iter().map(|to| to.trim_end_matches("@example.test")).collect::<Vec<_>>().join(", "),
             told.last().to_string(),
             if reached.is_empty() { "nobody".to_owned() } else { format!("{}, unchanged", reached.join(", ")) },
             if good { "yes" } else { "NO" }.to_owned(),
