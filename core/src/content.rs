@@ -4,6 +4,8 @@
 //! [`Content`] can be read as a slice, as a stream, at an offset, and as a file descriptor.
 
 pub mod header;
+pub mod mime;
+pub(crate) mod zip;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,1 +1,3 @@
 //! The filters that come with the engine.
+
+pub mod builtin;
