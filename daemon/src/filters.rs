@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use checkpost_core::Filter;
 use checkpost_core::config::{Document, Item, Problems};
+use checkpost_core::filters::builtin::{Builtin, BuiltinConfig};
 use checkpost_core::policy::WhenUnscanned;
 
 /// Makes a filter of its section, if it has one; `None`: it is wrong, and the problems say so.
@@ -22,7 +23,12 @@ pub struct FilterKind {
 }
 
 /// All of them, in the order in which they are asked and shown.
-pub static KINDS: &[FilterKind] = &[];
+pub static KINDS: &[FilterKind] = &[FilterKind {
+    name: "built-in",
+    about: "test strings (EICAR, GTUBE) and attachments by name and real type, archives included",
+    by_default: true,
+    build: built_in,
+}];
 
 /// The filters that are on, each with what becomes of mail it did not scan.
 pub struct Filters {
@@ -52,4 +58,20 @@ pub fn take(document: &mut Document, problems: &mut Problems) -> Filters {
         }
     }
     all
+}
+
+fn built_in(item: Option<Item>, problems: &mut Problems) -> Option<Arc<dyn Filter>> {
+    let config = match &item {
+        Some(item) => item.clone().finish(problems)?,
+        None => BuiltinConfig::default(),
+    };
+    match Builtin::new(config) {
+        Ok(filter) => Some(Arc::new(filter)),
+        Err(error) => {
+            if let Some(item) = item {
+                problems.push(item.problem("attachment", error.to_string()));
+            }
+            None
+        }
+    }
 }
