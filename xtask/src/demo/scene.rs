@@ -114,8 +114,7 @@ impl Scene {
     }
 }
 
-/// The daemon's whole configuration: one way in, the built-in filters with their own rules, and one
-/// rule of this demo's.
+/// The daemon's whole configuration: one way in, the built-in filters as they come, three rules.
 fn config(folder: &Path, port: u16, next_hop: &str) -> String {
     let folder = folder.display();
     format!(
@@ -127,6 +126,16 @@ next_hop = "{next_hop}"
 
 [daemon]
 state = "{folder}/state"
+
+[[rule]]
+name = "no malware"
+when = {{ finding = "malware" }}
+then = {{ reject = "5.7.1 Message contains malware ({{name}})" }}
+
+[[rule]]
+name = "no spam"
+when = {{ score = ">= 15" }}
+then = {{ reject = "5.7.1 Message looks like spam" }}
 
 [[rule]]
 name = "Bob gets nothing from outside"
