@@ -44,7 +44,7 @@ fn killed_at_random_moments_it_loses_nothing() {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                std::thread::sleep(Duration::from_millis(20 + random % 300));
+                std::thread::sleep(Duration::from_millis(5 + random % 60));
                 daemon.take().unwrap().kill().unwrap();
                 kills.fetch_add(1, Ordering::Relaxed);
                 daemon = Some(start());

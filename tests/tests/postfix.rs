@@ -80,6 +80,10 @@ listen = "127.0.0.1:10025"
 next_hop = "127.0.0.1:10026"
 {more}
 
+# What is found is found by clamd.
+[filter.built-in]
+enabled = false
+
 [filter.clamd]
 address = "unix:{clamd}"
 "#

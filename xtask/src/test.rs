@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use checkpost_tests::{Clamd, Lab, Postfix, StartError};
 
 use crate::packages;
@@ -51,6 +51,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     tally.skipped_by_tests(&std::fs::read_to_string(&cargo.skips).unwrap_or_default());
     tally.report();
+    if let Some(only) = &args.only
+        && tally.passed + tally.failed + tally.skipped.len() == 0
+    {
+        bail!("no test has {only:?} in its name");
+    }
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
