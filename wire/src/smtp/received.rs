@@ -69,6 +69,17 @@ pub fn date(time: SystemTime) -> String {
     )
 }
 
+/// The time as RFC 3339 section 5.6 has it, in UTC, with milliseconds: `2026-11-24T14:03:26.500Z`.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs().min(253_402_300_799);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
 /// Days since 1970-01-01 to year, month, day in the Gregorian calendar. Counts from 1 March of year 0, so that the
 /// leap day comes last in its year.
 fn civil(days: u64) -> (u64, u64, u64) {
@@ -115,6 +126,13 @@ mod tests {
         ] {
             assert_eq!(date(at(seconds)), expected);
         }
+    }
+
+    #[test]
+    fn rfc3339_dates() {
+        assert_eq!(rfc3339(at(951_782_400)), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(at(1_795_528_799) + Duration::from_millis(7)), "2026-11-24T13:59:59.007Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]
