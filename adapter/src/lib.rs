@@ -4,6 +4,8 @@
 //! It knows no protocol: the words of SMTP, milter or a queue file are in the sessions.
 
 pub mod address;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod driver;
 pub mod host;
 pub mod listen;

@@ -90,7 +90,7 @@ impl Report<'_> {
     pub fn log(&self) {
         let findings = self.judged.map(|judged| list(judged.verdict.findings.iter())).unwrap_or_default();
         let losses = self.judged.map(|judged| list(judged.fitted.losses.iter())).unwrap_or_default();
-        let rules: Vec<&str> = self.judged.map(|judged| rules(judged)).unwrap_or_default();
+        let rules: Vec<&str> = self.judged.map(rules).unwrap_or_default();
         tracing::info!(
             mail = %self.id,
             way = %self.origin.way,
@@ -110,7 +110,7 @@ impl Report<'_> {
     }
 }
 
-fn rules<'a>(judged: &'a Judged) -> Vec<&'a str> {
+fn rules(judged: &Judged) -> Vec<&str> {
     let mut rules: Vec<&str> = judged.fitted.outcomes.iter().filter_map(|outcome| outcome.rule.as_deref()).collect();
     rules.dedup();
     rules

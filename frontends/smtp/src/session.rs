@@ -310,7 +310,7 @@ impl Session for Proxy {
         self.now = now;
         match answer {
             Answer::Connected { kept } => self.hop_connected(kept),
-            Answer::Unreachable(why) => self.hop_unreachable(why),
+            Answer::Unreachable(why) => self.hop_unreachable(&why),
             Answer::Secured(Side::Hop) => self.hop_secured(),
             Answer::Secured(Side::Client) => self.client_secured(),
             Answer::Stored => {}
@@ -335,8 +335,13 @@ impl Proxy {
                 self.give_up("the client is gone");
                 self.phase = Phase::Closing;
             }
-            // Under way to the next hop: its answer is still wanted, for the log.
-            Phase::Delivering(_) => self.input.clear(),
+            // Under way to the next hop: its answer is still wanted, for the log (and for a client that
+            // said QUIT and closed its half only).
+            Phase::Delivering(_) => {
+                if !self.has_said_quit() {
+                    self.input.clear();
+                }
+            }
             _ => {
                 if matches!(self.phase, Phase::Data(..) | Phase::Chunk(..) | Phase::BetweenChunks(..)) {
                     self.give_up("the client is gone");

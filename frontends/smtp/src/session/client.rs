@@ -157,6 +157,8 @@ impl Proxy {
             Command::Data => self.data(),
             Command::Bdat { size, last } => self.chunk(size, last),
             Command::Rset => {
+                // Chunks that were stored must not become the beginning of the next mail.
+                self.forget_content();
                 self.end_transaction();
                 self.phase = Phase::Command;
                 self.say(250, (2, 0, 0), "Ok");
@@ -487,6 +489,14 @@ impl Proxy {
         }
     }
 
+    fn forget_content(&mut self) {
+        if let Phase::Data(incoming, _) | Phase::Chunk(incoming, _) | Phase::BetweenChunks(incoming, _) = &self.phase
+            && incoming.storing
+        {
+            self.hop.push_step(Step::Forget);
+        }
+    }
+
     fn xclient(&mut self, attributes: &Attributes) {
         if !self.trusted {
             return self.fault(550, (5, 7, 0), "Not authorised");
@@ -495,6 +505,8 @@ impl Proxy {
             return self.fault(503, (5, 5, 1), "Mail transaction in progress");
         }
         self.client.learn(attributes);
+        // A connection that was opened for somebody else.
+        self.let_go_of_hop();
         // XCLIENT_README: the session begins anew, with the greeting.
         self.greeted = Greeted::No;
         self.forwarded = None;

@@ -14,7 +14,7 @@ use checkpost_wire::smtp::received::Received;
 use checkpost_wire::smtp::reply::{PeerReply, write_reply};
 
 use super::hop::{Awaited, Goal};
-use super::{Fault, Incoming, Phase, Proxy};
+use super::{Fault, Greeted, Incoming, Phase, Proxy};
 use crate::edit;
 use crate::report::{Fate, Report};
 use crate::route::Protocol;
@@ -294,7 +294,7 @@ impl Proxy {
     fn received_field(&self) -> String {
         let facts = self.facts();
         let lmtp = self.settings.protocol == Protocol::Lmtp;
-        // RFC 3848.
+        // RFC 3848; a client that said HELO spoke plain SMTP.
         let with = match (lmtp, self.tls, facts.user.is_some()) {
             (true, true, true) => "LMTPSA",
             (true, true, false) => "LMTPS",
@@ -303,6 +303,7 @@ impl Proxy {
             (false, true, true) => "ESMTPSA",
             (false, true, false) => "ESMTPS",
             (false, false, true) => "ESMTPA",
+            (false, false, false) if self.greeted == Greeted::Helo => "SMTP",
             (false, false, false) => "ESMTP",
         };
         let id = match &self.phase {
@@ -327,6 +328,8 @@ impl Proxy {
     }
 
     pub(super) fn content_sent(&mut self) {
+        // What came before the content was sent is no answer to it, and would be taken for one.
+        let out_of_turn = !self.hop.input().is_empty();
         let lmtp = self.hop_is_lmtp();
         let Phase::Delivering(delivery) = &mut self.phase else { return };
         delivery.handed_on = true;
@@ -341,6 +344,9 @@ impl Proxy {
             }
         } else {
             self.hop.await_also(Awaited::Final(accepted), self.now);
+        }
+        if out_of_turn {
+            self.hop_lost("the next hop spoke out of turn");
         }
     }
 
@@ -548,8 +554,12 @@ fn refusal(code: u16, (class, subject, detail): (u8, u16, u16), text: &str) -> P
     PeerReply::new(code, &format!("{class}.{subject}.{detail} {text}"))
 }
 
-/// 4xx and 5xx go on as they are; anything else where a refusal or "accepted" must be is no answer.
-fn proper(reply: PeerReply) -> PeerReply {
+/// 4xx and 5xx go on as they are; anything else where a refusal or "accepted" must be is no answer. 421
+/// would say that we close.
+fn proper(mut reply: PeerReply) -> PeerReply {
+    if reply.code == 421 {
+        reply.code = 451;
+    }
     if reply.is_transient() || reply.is_permanent() {
         reply
     } else {

@@ -82,6 +82,8 @@ pub(super) struct HopState {
     /// Belongs to this client alone: AUTH or XCLIENT was spoken on it.
     bound: bool,
     authenticating: Option<Box<str>>,
+    /// Whom the client claims to be; true once the next hop says so.
+    claimed: Option<Box<str>>,
     since: Option<Instant>,
     /// MAIL was sent and not undone.
     mail_sent: bool,
@@ -108,6 +110,7 @@ impl Default for HopState {
             unproved: false,
             bound: false,
             authenticating: None,
+            claimed: None,
             since: None,
             mail_sent: false,
             accepted: 0,
@@ -181,7 +184,11 @@ impl HopState {
             return end;
         }
         self.link = Link::Down;
-        if self.mail_sent || self.bound { Step::DropHop } else { Step::KeepHop(Arc::clone(&self.extensions) as Note) }
+        if self.mail_sent || self.bound || self.is_awaiting() {
+            Step::DropHop
+        } else {
+            Step::KeepHop(Arc::clone(&self.extensions) as Note)
+        }
     }
 
     /// Sends a command, or holds it until the next hop has answered the one before.
@@ -250,11 +257,14 @@ impl Proxy {
         self.connect_hop(!fresh);
     }
 
-    fn let_go_of_hop(&mut self) {
+    pub(super) fn let_go_of_hop(&mut self) {
         if self.hop.link != Link::Down {
             let step = self.hop.close_or(Step::DropHop);
             self.hop.push_step(step);
         }
+        // Only a RSET can be left, and a connection that is dropped forgets all by itself.
+        self.hop.awaited.clear();
+        self.hop.held.clear();
         self.hop.reset_link();
         self.hop.bound = false;
     }
@@ -269,7 +279,7 @@ impl Proxy {
                 self.hop.tls = target.implicit_tls;
                 self.hop.push_step(Step::Connect(Box::new(target)));
             }
-            None => self.hop_unreachable("a client without an address cannot be called back".into()),
+            None => self.hop_unreachable("a client without an address cannot be called back"),
         }
     }
 
@@ -282,7 +292,7 @@ impl Proxy {
     }
 
     pub(super) fn hop_connected(&mut self, kept: Option<Note>) {
-        match kept.map(|note| note.downcast::<Extensions>()) {
+        match kept.map(Arc::downcast::<Extensions>) {
             Some(Ok(extensions)) => {
                 self.hop.extensions = extensions;
                 self.hop.unproved = true;
@@ -296,7 +306,7 @@ impl Proxy {
     }
 
     /// This one cannot be reached or does not want us: the route's next one, or the goal fails.
-    pub(super) fn hop_unreachable(&mut self, why: String) {
+    pub(super) fn hop_unreachable(&mut self, why: &str) {
         let place = self.current_hop().map(|hop| format!("{:?}", hop.place)).unwrap_or_default();
         tracing::warn!(way = %self.settings.name, hop = place, why, "next hop not reached");
         self.hop.reset_link();
@@ -337,6 +347,13 @@ impl Proxy {
             return None;
         }
         match self.hop.parser.push(&mut self.hop.input) {
+            // RFC 5321 section 3.8: it closes now. Nothing was done, so it is as if it had closed without a
+            // word; only behind a content it is an answer.
+            Ok(Some(reply)) if reply.code == 421 && !matches!(self.hop.awaited.front(), Some(Awaited::Final(_))) => {
+                tracing::info!(way = %self.settings.name, reply = reply.text(), "next hop says goodbye");
+                self.hop_lost("the next hop closes the connection");
+                None
+            }
             Ok(Some(reply)) => {
                 self.hop.unproved = false;
                 self.hop.since = Some(self.now);
@@ -392,7 +409,7 @@ impl Proxy {
             }
             Awaited::Banner | Awaited::Hello | Awaited::PlainHello | Awaited::StartTls => {
                 self.hop.push_step(Step::DropHop);
-                self.hop_unreachable(format!("{} {}", reply.code, reply.text()));
+                self.hop_unreachable(&format!("{} {}", reply.code, reply.text()));
             }
             Awaited::Auth => self.auth_replied(&reply),
             // Only for the next hop's log.
@@ -430,7 +447,7 @@ impl Proxy {
             }
             if tls == HopTls::Starttls {
                 self.hop.push_step(Step::DropHop);
-                return self.hop_unreachable("STARTTLS is needed and not offered".into());
+                return self.hop_unreachable("STARTTLS is needed and not offered");
             }
         }
         self.hop_greeted_finally();
@@ -466,6 +483,11 @@ impl Proxy {
             Some(Goal::Auth { line, mechanism }) => {
                 self.hop.bound = true;
                 self.hop.authenticating = Some(mechanism);
+                self.hop.claimed = None;
+                // AUTH, mechanism, initial response (RFC 4954 section 4).
+                if let Some(initial) = line.split(|octet| *octet == b' ').filter(|word| !word.is_empty()).nth(2) {
+                    self.note_claim(initial);
+                }
                 let mut command = BytesMut::from(&line[..]);
                 command.extend_from_slice(b"\r\n");
                 self.hop.send(command.freeze(), Awaited::Auth, self.now);
@@ -586,7 +608,7 @@ impl Proxy {
         self.hop.push_step(Step::DropHop);
         self.hop.reset_link();
         if preparing {
-            return self.hop_unreachable(why.into());
+            return self.hop_unreachable(why);
         }
         self.hop.bound = false;
         let first = awaited.iter().find(|awaited| !matches!(awaited, Awaited::Say(_) | Awaited::Xforward));
@@ -616,9 +638,10 @@ impl Proxy {
         }
     }
 
-    /// Gives the connection back: it is between two mails.
+    /// Gives the connection back: it is between two mails. While it owes an answer (to RSET), it is
+    /// not: then that answer gives it back.
     pub(super) fn keep_hop(&mut self) {
-        if self.hop.link == Link::Ready && !self.hop.bound {
+        if self.hop.link == Link::Ready && !self.hop.bound && !self.hop.is_awaiting() {
             let note: Note = Arc::clone(&self.hop.extensions) as Note;
             self.hop.push_step(Step::KeepHop(note));
             let extensions = Arc::clone(&self.hop.extensions);
@@ -645,15 +668,20 @@ impl Proxy {
     }
 
     pub(super) fn relay_auth_line(&mut self, line: &[u8]) {
-        if matches!(self.hop.authenticating.as_deref(), Some("LOGIN")) && self.client.user.is_none() {
-            self.client.user = decode_base64(line).map(Into::into);
-        } else if matches!(self.hop.authenticating.as_deref(), Some("PLAIN")) {
-            self.client.user = plain_user(line);
-        }
+        self.note_claim(line);
         let mut command = BytesMut::from(line);
         command.extend_from_slice(b"\r\n");
         self.phase = Phase::Waiting;
         self.hop.send(command.freeze(), Awaited::Auth, self.now);
+    }
+
+    /// Reads the user out of a line of the exchange, where the mechanism shows it.
+    fn note_claim(&mut self, line: &[u8]) {
+        match self.hop.authenticating.as_deref() {
+            Some("LOGIN") if self.hop.claimed.is_none() => self.hop.claimed = decode_base64(line).map(Into::into),
+            Some("PLAIN") => self.hop.claimed = plain_user(line),
+            _ => {}
+        }
     }
 
     fn auth_replied(&mut self, reply: &PeerReply) {
@@ -666,10 +694,9 @@ impl Proxy {
         self.phase = Phase::Command;
         if reply.class() == 2 {
             // Who it is could not be read from every mechanism, but that it is somebody is known.
-            self.client.user.get_or_insert_with(|| "authenticated".into());
-        } else {
-            self.client.user = None;
+            self.client.user = Some(self.hop.claimed.take().unwrap_or_else(|| "authenticated".into()));
         }
+        self.hop.claimed = None;
         self.hop.authenticating = None;
     }
 }
