@@ -1,4 +1,5 @@
 //! Wire formats that more than one part of Checkpost speaks: bytes in, values out.
 //! No sockets, no clocks, no runtime: whoever owns the connection drives these codecs.
 
+pub mod clamd;
 pub mod smtp;
