@@ -1,3 +1,4 @@
 //! The filters that come with the engine.
 
 pub mod builtin;
+pub mod clamd;

@@ -207,8 +207,8 @@ mod tests {
 
     use super::*;
 
-    fn check(answer: &str, asked: Asked, id: Option<u32>, expected: Result<Answer, AnswerError>) {
-        assert_eq!(parse_answer(answer.as_bytes(), asked, id), expected, "{answer:?}");
+    fn check(answer: &str, asked: Asked, id: Option<u32>, expected: &Result<Answer, AnswerError>) {
+        assert_eq!(&parse_answer(answer.as_bytes(), asked, id), expected, "{answer:?}");
     }
 
     fn found(name: &str) -> Result<Answer, AnswerError> {
@@ -224,46 +224,46 @@ mod tests {
     fn answers() {
         use Asked::{Descriptor, Stream};
         let unknown = Err(AnswerError::Unknown);
-        check("stream: OK", Stream, None, Ok(Answer::Clean));
-        check("fd[12]: OK", Descriptor, None, Ok(Answer::Clean));
-        check("3: stream: OK", Stream, Some(3), Ok(Answer::Clean));
-        check("7: fd[9]: OK", Descriptor, Some(7), Ok(Answer::Clean));
-        check("stream: Win.Test.A-1 FOUND", Stream, None, found("Win.Test.A-1"));
-        check("1: fd[12]: Lab.X.UNOFFICIAL FOUND", Descriptor, Some(1), found("Lab.X.UNOFFICIAL"));
-        check("INSTREAM size limit exceeded. ERROR", Stream, None, Ok(Answer::TooLarge));
-        check("2: INSTREAM size limit exceeded. ERROR", Stream, Some(2), Ok(Answer::TooLarge));
-        check("INSTREAM size limit exceeded. ERROR", Stream, Some(2), Ok(Answer::TooLarge));
-        check("COMMAND READ TIMED OUT", Stream, Some(2), Ok(Answer::IdleClosed));
-        check("UNKNOWN COMMAND", Stream, None, error("UNKNOWN COMMAND"));
-        check("1: UNKNOWN COMMAND", Stream, Some(1), error("UNKNOWN COMMAND"));
+        check("stream: OK", Stream, None, &Ok(Answer::Clean));
+        check("fd[12]: OK", Descriptor, None, &Ok(Answer::Clean));
+        check("3: stream: OK", Stream, Some(3), &Ok(Answer::Clean));
+        check("7: fd[9]: OK", Descriptor, Some(7), &Ok(Answer::Clean));
+        check("stream: Win.Test.A-1 FOUND", Stream, None, &found("Win.Test.A-1"));
+        check("1: fd[12]: Lab.X.UNOFFICIAL FOUND", Descriptor, Some(1), &found("Lab.X.UNOFFICIAL"));
+        check("INSTREAM size limit exceeded. ERROR", Stream, None, &Ok(Answer::TooLarge));
+        check("2: INSTREAM size limit exceeded. ERROR", Stream, Some(2), &Ok(Answer::TooLarge));
+        check("INSTREAM size limit exceeded. ERROR", Stream, Some(2), &Ok(Answer::TooLarge));
+        check("COMMAND READ TIMED OUT", Stream, Some(2), &Ok(Answer::IdleClosed));
+        check("UNKNOWN COMMAND", Stream, None, &error("UNKNOWN COMMAND"));
+        check("1: UNKNOWN COMMAND", Stream, Some(1), &error("UNKNOWN COMMAND"));
         let text = "fd[12]: Not a regular file ERROR";
-        check(text, Descriptor, None, error(text));
-        check("No file descriptor received. ERROR", Descriptor, None, error("No file descriptor received. ERROR"));
+        check(text, Descriptor, None, &error(text));
+        check("No file descriptor received. ERROR", Descriptor, None, &error("No file descriptor received. ERROR"));
 
-        check("", Stream, None, unknown.clone());
-        check("OK", Stream, None, unknown.clone());
-        check("stream: OK ", Stream, None, unknown.clone());
-        check("stream:  OK", Stream, None, unknown.clone());
-        check(" stream: OK", Stream, None, unknown.clone());
-        check("stream: ok", Stream, None, unknown.clone());
-        check("stream: OK\n", Stream, None, unknown.clone());
-        check("stream: NOT OK", Stream, None, unknown.clone());
-        check("Stream: OK", Stream, None, unknown.clone());
-        check("stream: OK", Descriptor, None, unknown.clone());
-        check("fd[12]: OK", Stream, None, unknown.clone());
-        check("fd[]: OK", Descriptor, None, unknown.clone());
-        check("fd[-1]: OK", Descriptor, None, unknown.clone());
-        check("fd[+1]: OK", Descriptor, None, unknown.clone());
-        check("stream: OK", Stream, Some(1), unknown.clone());
-        check("1: stream: OK", Stream, None, unknown.clone());
-        check("1: stream: OK", Stream, Some(2), Err(AnswerError::WrongId));
-        check("2: INSTREAM size limit exceeded. ERROR", Stream, Some(1), Err(AnswerError::WrongId));
-        check("stream:  FOUND", Stream, None, unknown.clone());
-        check("stream: FOUND", Stream, None, unknown.clone());
-        check("stream: A B FOUND", Stream, None, unknown.clone());
-        check("stream: A FOUND x", Stream, None, unknown.clone());
-        check("PONG", Stream, None, unknown.clone());
-        check("stream: \u{e9} FOUND", Stream, None, unknown);
+        check("", Stream, None, &unknown);
+        check("OK", Stream, None, &unknown);
+        check("stream: OK ", Stream, None, &unknown);
+        check("stream:  OK", Stream, None, &unknown);
+        check(" stream: OK", Stream, None, &unknown);
+        check("stream: ok", Stream, None, &unknown);
+        check("stream: OK\n", Stream, None, &unknown);
+        check("stream: NOT OK", Stream, None, &unknown);
+        check("Stream: OK", Stream, None, &unknown);
+        check("stream: OK", Descriptor, None, &unknown);
+        check("fd[12]: OK", Stream, None, &unknown);
+        check("fd[]: OK", Descriptor, None, &unknown);
+        check("fd[-1]: OK", Descriptor, None, &unknown);
+        check("fd[+1]: OK", Descriptor, None, &unknown);
+        check("stream: OK", Stream, Some(1), &unknown);
+        check("1: stream: OK", Stream, None, &unknown);
+        check("1: stream: OK", Stream, Some(2), &Err(AnswerError::WrongId));
+        check("2: INSTREAM size limit exceeded. ERROR", Stream, Some(1), &Err(AnswerError::WrongId));
+        check("stream:  FOUND", Stream, None, &unknown);
+        check("stream: FOUND", Stream, None, &unknown);
+        check("stream: A B FOUND", Stream, None, &unknown);
+        check("stream: A FOUND x", Stream, None, &unknown);
+        check("PONG", Stream, None, &unknown);
+        check("stream: \u{e9} FOUND", Stream, None, &unknown);
     }
 
     #[test]
