@@ -74,8 +74,8 @@ pub trait Visitor {
     /// and after parts, encoded text. `path` is that of the nearest part, empty for the mail itself.
     fn raw(&mut self, path: &str, data: &[u8]);
 
-    /// An office document's macros were found within the archive that this item is.
-    fn macros(&mut self, path: &str);
+    /// This item is an archive with an office document's macros in it.
+    fn macros(&mut self, item: &Item<'_>);
 
     /// Something is wrong with an item.
     fn problem(&mut self, path: &str, problem: Problem);
@@ -519,7 +519,7 @@ impl Walker<'_> {
                 continue;
             }
             if member.name.rsplit('/').next().is_some_and(|name| name.eq_ignore_ascii_case("vbaProject.bin")) {
-                self.visitor.macros(item.path);
+                self.visitor.macros(item);
             }
             if directory.problem.is_some() {
                 continue;
@@ -540,7 +540,7 @@ impl Walker<'_> {
         let mut at = 0;
         while at < source.len() {
             let view = window.at(at, BLOCK)?;
-            let Some((found, name, after)) = find_begin(view, at == 0) else {
+            let Some((name, after)) = find_begin(view, at == 0) else {
                 let end = at + view.len() as u64;
                 if end >= source.len() {
                     break;
@@ -551,13 +551,12 @@ impl Walker<'_> {
             let from = at + after as u64;
             self.budget.item()?;
             let path = inner_path(item.path, &name);
-            debug_assert!(found < after);
             let names = [name];
             let inner = Item { path: &path, names: &names, types: &[], archived: false };
             self.visitor.item(&inner);
             self.look(&inner, &Input::Made(&|| Box::new(Uu::new(source, from))), None, depth)?;
-            // The decoder knew where it ended; a new `begin` cannot lie within its lines.
-            at = from;
+            // No line of it starts like a new `begin`, so none is taken for one. The line end counts.
+            at = from - 1;
         }
         Ok(())
     }
@@ -601,15 +600,15 @@ fn looks_like_message(view: &[u8]) -> bool {
     head.split(|octet| *octet == b'\n').any(|line| starts(line, b"content-type:"))
 }
 
-/// A `begin 644 name` line: where it starts, the name, where the next line starts.
-fn find_begin(view: &[u8], at_start: bool) -> Option<(usize, String, usize)> {
+/// A `begin 644 name` line: the name, and where the next line starts.
+fn find_begin(view: &[u8], at_start: bool) -> Option<(String, usize)> {
     let line = |start: usize| {
         let rest = view.get(start..)?.strip_prefix(b"begin ")?;
         let rest = &rest[..memchr::memchr(b'\n', &rest[..rest.len().min(OVERLAP - 16)])?];
         let space = memchr::memchr(b' ', rest)?;
         let (mode, name) = (&rest[..space], rest[space..].trim_ascii());
         let valid = (3..=4).contains(&mode.len()) && mode.iter().all(|o| (b'0'..=b'7').contains(o)) && !name.is_empty();
-        valid.then(|| (start, String::from_utf8_lossy(name).into_owned(), start + 6 + rest.len() + 1))
+        valid.then(|| (String::from_utf8_lossy(name).into_owned(), start + 6 + rest.len() + 1))
     };
     if at_start && let Some(found) = line(0) {
         return Some(found);

@@ -181,8 +181,8 @@ impl Entry {
         let name_length = usize::from(u16_at(&local, 26));
         let data = header + 30 + name_length as u64 + u64::from(u16_at(&local, 28));
         let mut name = vec![0; name_length.min(NAME)];
-        let name_at = header + 30 + (name_length - name.len()) as u64;
-        source.read_at(&mut name, name_at)?;
+        let kept = header + 30 + (name_length - name.len()) as u64;
+        source.read_at(&mut name, kept)?;
         let encrypted = self.flags & 0x2041 != 0;
         if u16_at(&local, 8) != self.method || u16_at(&local, 6) & 1 != self.flags & 1 || name != self.name {
             return Ok(Err("a member's two headers differ"));

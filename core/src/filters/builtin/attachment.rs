@@ -77,11 +77,11 @@ impl Rules {
         Ok(Self { rules, types })
     }
 
-    /// The rules that hold for a file of this name. Readers drop trailing dots and blanks, so do we.
+    /// The rules that hold for a file of this name, as it is and as it would be opened.
     pub(super) fn by_name<'a>(&'a self, name: &'a str, archived: bool) -> impl Iterator<Item = &'a str> {
-        let name = name.rsplit(['/', '\\']).next().unwrap_or(name).trim_end_matches(['.', ' ', '\0', '\t']);
+        let names = readings(name);
         self.applying(archived)
-            .filter(move |rule| rule.file.0.iter().any(|pattern| glob::matches(pattern, name)))
+            .filter(move |rule| rule.file.0.iter().any(|pattern| names.iter().any(|name| glob::matches(pattern, name))))
             .map(|rule| &*rule.name)
     }
 
@@ -111,6 +111,30 @@ impl Rules {
     }
 }
 
+/// A file's name without its folders; as Windows opens it, without trailing dots and blanks; without
+/// what does not show, such as the marks that make `exe.txt` look like `txt.exe`; and cut where C
+/// and NTFS end it.
+fn readings(name: &str) -> [String; 3] {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    let visible: String = base.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let cut = base.split(['\0', ':']).next().unwrap_or(base);
+    [base.to_owned(), visible.trim_end_matches(['.', ' ']).trim_start().to_owned(), cut.to_owned()]
+}
+
+/// Zero-width and direction marks.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
+}
+
+/// Is it a text that an interpreter runs? Only what a mark tells: a shell's, a batch file's, PHP's, an
+/// encoded VBScript's or JScript's, a Windows script file's.
+fn is_script(octets: &[u8]) -> bool {
+    const STARTS: [&[u8]; 7] = [b"#!", b"@echo ", b"<?php", b"#@~^", b"<job", b"<package>", b"<script"];
+    let text = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets).trim_ascii_start();
+    let text = text[..text.len().min(16)].to_ascii_lowercase();
+    STARTS.iter().any(|start| text.starts_with(start))
+}
+
 /// Media type and group by the first octets.
 fn real_type(octets: &[u8]) -> (&'static str, Option<&'static str>) {
     if octets.starts_with(b"#!") {
@@ -122,10 +146,13 @@ fn real_type(octets: &[u8]) -> (&'static str, Option<&'static str>) {
         Kind::Executable => Some("executable"),
         Kind::Archive | Kind::Compressed | Kind::Package | Kind::Disk => Some("archive"),
         _ if octets.starts_with(b"MZ") => Some("executable"),
+        _ if is_script(octets) => Some("script"),
         _ => None,
     };
     let group = match media_type_of(format) {
-        "application/vnd.ms-msi" | "application/x-msi" => Some("executable"),
+        "application/x-msi" | "application/x-ms-shortcut" | "application/java-vm" | "application/vnd.android.dex" => {
+            Some("executable")
+        }
         _ => group,
     };
     (media_type_of(format), group)
@@ -164,6 +191,9 @@ mod tests {
         assert_eq!(by_name("a.zip", false), ["outside"]);
         assert!(by_name("a.zip", true).is_empty());
         assert!(by_name("exe", false).is_empty());
+        for disguised in ["a\u{202e}.e\u{200b}xe", "a.exe\0.txt", "a.exe:stream", "a\\b.exe. ."] {
+            assert_eq!(by_name(disguised, false), ["programs"], "{disguised:?}");
+        }
         assert_eq!(rules.by_octets(b"MZ\x90\0", false), ["programs"]);
         assert_eq!(rules.by_octets(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0", false), ["programs"]);
         assert_eq!(rules.by_octets(b"%PDF-1.7\n", true), ["pdf"]);

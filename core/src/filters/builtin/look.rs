@@ -16,12 +16,13 @@ const GTUBE: [&str; 2] = ["XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STAND", "ARD-ANTI-U
 static EICAR_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(EICAR.concat().as_bytes()).into_owned());
 static GTUBE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(GTUBE.concat().as_bytes()).into_owned());
 /// A stream of VBA code in an OLE2 document (MS-OVBA section 2.3.4): its name in the directory, UTF-16.
-static VBA_FINDER: LazyLock<Finder<'static>> =
-    LazyLock::new(|| Finder::new(b"_\0V\0B\0A\0_\0P\0R\0O\0J\0E\0C\0T\0").into_owned());
+static VBA_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| ole2_name("_VBA_PROJECT"));
+/// What an encrypted office document is kept in (MS-OFFCRYPTO section 2.3.4.4).
+static ENCRYPTED_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| ole2_name("EncryptedPackage"));
 const OLE2: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
 
 /// Findings that differ in nothing but their part are as good as one; so many are kept.
-const MOST: usize = 64;
+const ALIKE: usize = 16;
 /// How much of an item's start tells its type.
 const HEAD: usize = 4096;
 
@@ -33,11 +34,17 @@ pub(super) struct Look<'a> {
     findings: Vec<Finding>,
     /// The item being shown is an OLE2 document.
     ole2: bool,
+    out_of_budget: bool,
 }
 
 impl<'a> Look<'a> {
     pub(super) fn new(filter: &'a Arc<str>, eicar: bool, gtube: bool, rules: &'a Rules) -> Self {
-        Self { filter, eicar, gtube, rules, findings: Vec::new(), ole2: false }
+        Self { filter, eicar, gtube, rules, findings: Vec::new(), ole2: false, out_of_budget: false }
+    }
+
+    /// Did the look end before the mail did, for want of octets or items?
+    pub(super) fn is_out_of_budget(&self) -> bool {
+        self.out_of_budget
     }
 
     pub(super) fn into_findings(self) -> Vec<Finding> {
@@ -46,14 +53,37 @@ impl<'a> Look<'a> {
 
     fn note(&mut self, kind: Kind, class: &str, name: &str, path: &str) {
         let part = (!path.is_empty()).then_some(path);
-        let known = |finding: &Finding| {
-            *finding.name == *name
-                && *finding.class == *class
-                && (finding.part.as_deref() == part || kind == Kind::Limit)
-        };
-        if self.findings.len() < MOST && !self.findings.iter().any(known) {
-            let finding = Finding::new(kind, self.filter, name).with_class(class);
-            self.findings.push(if let Some(part) = part { finding.with_part(part) } else { finding });
+        let finding = Finding::new(kind, self.filter, name).with_class(class);
+        self.add(if let Some(part) = part { finding.with_part(part) } else { finding });
+    }
+
+    /// What is new. A flood of one finding must not keep out another, so each is counted by itself.
+    fn add(&mut self, finding: Finding) {
+        let once = finding.kind == Kind::Limit || matches!(finding.kind, Kind::Spam { .. });
+        let part = finding.part.as_deref().unwrap_or_default();
+        let mut alike = 0;
+        for known in &mut self.findings {
+            if known.name != finding.name || known.class != finding.class {
+                continue;
+            }
+            let known_part = known.part.as_deref().unwrap_or_default();
+            if once || known_part == part {
+                return;
+            }
+            // What lies within a part shows in the part's own octets first, or again.
+            if &*finding.class == "test" {
+                if is_within(known_part, part) {
+                    return;
+                }
+                if is_within(part, known_part) {
+                    *known = finding;
+                    return;
+                }
+            }
+            alike += 1;
+        }
+        if alike < ALIKE {
+            self.findings.push(finding);
         }
     }
 
@@ -62,7 +92,7 @@ impl<'a> Look<'a> {
             self.note(Kind::Malware, "test", "Eicar-Test-Signature", path);
         }
         // Points count once for a mail, wherever and however often it says so.
-        if self.gtube && GTUBE_FINDER.find(data).is_some() && !self.findings.iter().any(|f| &*f.name == "GTUBE") {
+        if self.gtube && GTUBE_FINDER.find(data).is_some() {
             self.note(Kind::Spam { score: 1000.0 }, "test", "GTUBE", path);
         }
     }
@@ -86,16 +116,21 @@ impl Visitor for Look<'_> {
 
     fn data(&mut self, item: &Item<'_>, data: &[u8], offset: u64) {
         self.strings(item.path, data);
+        if offset == 0 {
+            self.ole2 = data.starts_with(OLE2);
+        }
+        if self.ole2 && has_entry(&ENCRYPTED_FINDER, data, offset) {
+            self.note(Kind::Encrypted, "encrypted", "encrypted-document", item.path);
+        }
         if !self.rules.look_at_types() {
             return;
         }
         if offset == 0 {
-            self.ole2 = data.starts_with(OLE2);
             let names = self.rules.by_octets(&data[..data.len().min(HEAD)], item.archived);
             let names = names.into_iter().map(str::to_owned).collect();
             self.attachments(names, item.path);
         }
-        if self.ole2 && VBA_FINDER.find(data).is_some() {
+        if self.ole2 && has_entry(&VBA_FINDER, data, offset) {
             let names = self.rules.by_macros(item.archived).map(str::to_owned).collect();
             self.attachments(names, item.path);
         }
@@ -105,16 +140,22 @@ impl Visitor for Look<'_> {
         self.strings(path, data);
     }
 
-    fn macros(&mut self, path: &str) {
-        let names = self.rules.by_macros(false).map(str::to_owned).collect();
-        self.attachments(names, path);
+    fn macros(&mut self, item: &Item<'_>) {
+        let names = self.rules.by_macros(item.archived).map(str::to_owned).collect();
+        self.attachments(names, item.path);
     }
 
     fn problem(&mut self, path: &str, problem: Problem) {
         match problem {
             Problem::Depth => self.note(Kind::Limit, "depth", "nested-too-deep", path),
-            Problem::Items => self.note(Kind::Limit, "items", "too-many-parts", path),
-            Problem::Octets => self.note(Kind::Limit, "octets", "too-much-to-unpack", path),
+            Problem::Items => {
+                self.out_of_budget = true;
+                self.note(Kind::Limit, "items", "too-many-parts", path);
+            }
+            Problem::Octets => {
+                self.out_of_budget = true;
+                self.note(Kind::Limit, "octets", "too-much-to-unpack", path);
+            }
             Problem::Ratio => self.note(Kind::Limit, "ratio", "grows-too-much", path),
             Problem::LongField => self.note(Kind::Limit, "header", "overlong-header-field", path),
             Problem::Fragment => self.note(Kind::Limit, "fragment", "piece-of-a-message", path),
@@ -122,12 +163,25 @@ impl Visitor for Look<'_> {
             Problem::Ambiguous(what) => self.note(Kind::Policy, "ambiguous", what, path),
             Problem::Unreadable(why) => {
                 let reason = Unscanned::Unreadable;
-                let known = |f: &Finding| f.kind == Kind::Unscanned(reason) && f.part.as_deref() == Some(path);
-                if self.findings.len() < MOST && !self.findings.iter().any(known) {
-                    let finding = Finding::new(Kind::Unscanned(reason), self.filter, reason.as_str());
-                    self.findings.push(finding.with_part(path).with_detail(why));
-                }
+                let finding = Finding::new(Kind::Unscanned(reason), self.filter, reason.as_str()).with_detail(why);
+                self.add(if path.is_empty() { finding } else { finding.with_part(path) });
             }
         }
     }
+}
+
+/// Is the part of this path `outer`, or within it?
+fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '/']))
+}
+
+fn ole2_name(name: &str) -> Finder<'static> {
+    let wide: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    Finder::new(&wide).into_owned()
+}
+
+/// Entries of an OLE2 directory begin with their name and are 128 octets long; sectors are a
+/// multiple of that (MS-CFB section 2.6.1). A text that only mentions the name lies anywhere.
+fn has_entry(name: &Finder<'_>, data: &[u8], offset: u64) -> bool {
+    name.find_iter(data).any(|at| (offset + at as u64).is_multiple_of(128))
 }

@@ -1,5 +1,8 @@
 //! Mails that a sender makes to be found out, and those made not to be.
 
+mod evasions;
+mod properties;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -226,4 +229,17 @@ proptest! {
         let findings = look(inner.as_bytes());
         prop_assert!(findings.iter().any(|f| f.starts_with("malware:")), "{findings:?}");
     }
+}
+
+#[test]
+fn a_flood_of_one_finding_keeps_no_other_out() {
+    let mut mail = String::from("Content-Type: multipart/mixed; boundary=b\r\n\r\n");
+    for _ in 0..200 {
+        mail.push_str("--b\r\nContent-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64\r\n\r\nx\r\n");
+    }
+    mail.push_str("--b\r\n\r\n");
+    mail.push_str(&eicar());
+    let findings = look(mail.as_bytes());
+    assert!(findings.iter().any(|f| f.starts_with("malware:")), "{findings:?}");
+    assert!(findings.len() < 20, "{findings:?}");
 }
