@@ -34,7 +34,7 @@ fn data<'a>(policy: BareNewline, limit: u64, slices: impl IntoIterator<Item = &'
     }
 }
 
-fn bdat<'a>(policy: BareNewline, limit: u64, chunks: &[&'a [u8]], slice: usize) -> Outcome {
+fn bdat(policy: BareNewline, limit: u64, chunks: &[&[u8]], slice: usize) -> Outcome {
     let mut decoder = BdatDecoder::new(policy, limit);
     let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
     for (index, chunk) in chunks.iter().enumerate() {
