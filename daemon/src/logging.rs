@@ -58,6 +58,11 @@ impl std::str::FromStr for Level {
 }
 
 impl Level {
+    /// `error`, for programs that print themselves.
+    pub fn quiet() -> Self {
+        Self("error".to_owned())
+    }
+
     fn filter(&self) -> EnvFilter {
         // Checked when built.
         EnvFilter::builder().parse(&self.0).unwrap_or_else(|_| EnvFilter::new("info"))
