@@ -351,8 +351,12 @@ impl Stage {
 
     fn judge(&mut self, submission: Submission) -> Answer {
         let Submission { id, envelope, origin, tail } = submission;
-        let mut whole = self.stored.take().unwrap_or_default();
-        whole.extend_from_slice(&tail);
+        if self.stored.is_some()
+            && let Answer::NotStored(why) = self.store(&tail)
+        {
+            return Answer::NotStored(why);
+        }
+        let whole = self.stored.take().unwrap_or_else(|| tail.to_vec());
         let mail = Mail { id, envelope, origin, content: Content::from(Bytes::from(whole)) };
         let verdict = (self.judge)(&mail);
         let fitted = fit(&mail, &verdict, &self.abilities);

@@ -248,6 +248,9 @@ impl Proxy {
         if params.requiretls() {
             return self.fault(555, (5, 5, 4), "REQUIRETLS not offered");
         }
+        if params.check(&known(), true).is_err() {
+            return self.fault(555, (5, 5, 4), "Parameter not known");
+        }
         let limit = match self.hop.known_size_limit() {
             Some(theirs) => theirs.min(self.settings.max_size),
             None => self.settings.max_size,
@@ -265,6 +268,9 @@ impl Proxy {
         };
         if self.greeted == Greeted::Helo && !params.is_empty() {
             return self.fault(555, (5, 5, 4), "Parameters need EHLO");
+        }
+        if params.check(&known(), false).is_err() {
+            return self.fault(555, (5, 5, 4), "Parameter not known");
         }
         if let Some(refused) = transaction.refused.clone() {
             return self.pass_on(&refused);
@@ -549,6 +555,20 @@ impl Proxy {
             None if matches!(self.phase, Phase::Closing) => None,
             None => Some(self.need_client(SMALL)),
         }
+    }
+}
+
+/// Extensions whose parameters are understood. Those that the next hop does not know are taken, and not
+/// passed on; what nobody here knows is refused (RFC 5321 section 4.1.1.11).
+fn known() -> Extensions {
+    Extensions {
+        eightbitmime: true,
+        smtputf8: true,
+        size: Some(0),
+        dsn: true,
+        auth: vec!["PLAIN".into()],
+        mt_priority: true,
+        ..Extensions::default()
     }
 }
 

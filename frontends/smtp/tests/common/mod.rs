@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod hop;
+pub mod talk;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

@@ -1,0 +1,808 @@
+//! What a client says and hears: order, wrong words, wrong content, limits.
+
+// What a test needs and does not get is the test failing.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use checkpost_adapter::conformance::{Does, HandedOn, Slicing, Then};
+use checkpost_core::OriginClass;
+use common::client::{Scripted, Turn};
+use common::talk::{check, play, play_until};
+use common::{Setup, Theatre};
+
+const ENVELOPE: &str = "S: 220
+    C: EHLO c
+    S: 250
+    C: MAIL FROM:<a@x>
+    S: 250 2.1.0
+    C: RCPT TO:<b@x>
+    S: 250 2.1.5
+    ";
+
+fn plain() -> Setup {
+    Setup::new("")
+}
+
+fn mail(sender: &str, recipients: &[&str], content: &str) -> HandedOn {
+    HandedOn {
+        sender: sender.into(),
+        recipients: recipients.iter().map(ToString::to_string).collect(),
+        content: content.as_bytes().to_vec(),
+    }
+}
+
+fn handed_on(theatre: &Theatre) -> Vec<HandedOn> {
+    theatre.hop.lock().unwrap().mails.clone()
+}
+
+fn nothing(theatre: &Theatre) {
+    assert_eq!(handed_on(theatre), []);
+}
+
+/// After the envelope.
+fn check_after_envelope(name: &str, setup: impl Fn() -> Setup, rest: &str, then: impl Fn(&Theatre)) {
+    check(name, setup, &format!("{ENVELOPE}{rest}"), then);
+}
+
+#[test]
+fn all_in_one_write() {
+    let words = "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: RCPT TO:<c@x>
+        C: DATA
+        C: Subject: 1
+        C:
+        C: ..dot
+        C: .
+        C: MAIL FROM:<>
+        C: RCPT TO:<d@x>
+        C: BDAT 8
+        C: A: 1
+        C:
+        C: BDAT 5 LAST
+        C: two{CR}{LF}QUIT
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 250 2.1.5
+        S: 354
+        S: 250 2.0.0 taken
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 250 2.0.0 8 octets
+        S: 250 2.0.0 taken
+        S: 221";
+    check("pipelined", plain, words, |theatre| {
+        let first = mail("a@x", &["b@x", "c@x"], "Subject: 1\r\n\r\n.dot\r\n");
+        assert_eq!(handed_on(theatre), [first, mail("", &["d@x"], "A: 1\r\n\r\ntwo\r\n")]);
+        assert_eq!(theatre.closing_texts()[0], "b@x: delivered (250 2.0.0 taken), c@x: delivered (250 2.0.0 taken)");
+    });
+}
+
+#[test]
+fn replies_to_recipients_come_in_order() {
+    let setup = || {
+        Setup::new("next_hop = \"127.0.0.1:10025\"\nmax_recipients = 4\n[[way.route]]\ndomains = [\"other\"]\nnext_hop = \"127.0.0.1:10026\"\n").hop(|hop| {
+            hop.reply("RCPT TO:<no@x>", "550 5.1.1 no such user");
+            hop.reply("RCPT TO:<later@x>", "450 4.2.0 later");
+        })
+    };
+    let words = "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: RCPT TO:<no@x>
+        C: RCPT TO:<b@other>
+        C: RCPT nonsense
+        C: RCPT TO:<later@x>
+        C: RCPT TO:<c@x>
+        C: RCPT TO:<d@x>
+        C: RCPT TO:<e@x>
+        C: RCPT TO:<f@x>
+        C: NOOP
+        C: DATA
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 550 5.1.1 no such user
+        S: 452 4.5.3 This recipient
+        S: 501
+        S: 450 4.2.0 later
+        S: 250 2.1.5
+        S: 250 2.1.5
+        S: 250 2.1.5
+        S: 452 4.5.3 Too many
+        S: 250 2.0.0 Ok
+        S: 354
+        C: A: 1
+        C:
+        C: x
+        C: .
+        S: 250 2.0.0 taken";
+    // How many wait for an answer depends on the slicing, and so does who is one too many; byte by byte
+    // and in one piece the same holds here, since refused ones make room.
+    for slicing in [Slicing::Bytes] {
+        let mut theatre = setup().sliced(slicing).theatre();
+        play("order", &mut theatre, words);
+        assert_eq!(handed_on(&theatre), [mail("a@x", &["b@x", "c@x", "d@x", "e@x"], "A: 1\r\n\r\nx\r\n")]);
+    }
+}
+
+#[test]
+fn recipients_by_hops_without_pipelining_and_without_ehlo() {
+    let words = "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x> SIZE=10 BODY=8BITMIME
+        C: RCPT TO:<b@x> NOTIFY=NEVER
+        C: RCPT TO:<no@x>
+        C: RCPT TO:<c@x>
+        C: DATA
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 550 5.1.1 no such user
+        S: 250 2.1.5
+        S: 354
+        C: A: 1
+        C:
+        C: x
+        C: .
+        C: QUIT
+        S: 250 2.0.0 taken
+        S: 221";
+    let slow = || plain().hop(|hop| hop.reply("RCPT TO:<no@x>", "550 5.1.1 no such user"));
+    let got = [mail("a@x", &["b@x", "c@x"], "A: 1\r\n\r\nx\r\n")];
+    check(
+        "no PIPELINING",
+        || slow().hop(|hop| hop.without("PIPELINING")),
+        words,
+        |theatre| {
+            assert_eq!(handed_on(theatre), got);
+        },
+    );
+    check(
+        "no EHLO",
+        || slow().hop(|hop| hop.extended = false),
+        words,
+        |theatre| {
+            assert_eq!(handed_on(theatre), got);
+            let log = theatre.hop.lock().unwrap();
+            assert!(log.heard.contains(&"HELO proxy.example".to_owned()), "{:?}", log.heard);
+            assert!(log.heard.contains(&"MAIL FROM:<a@x>".to_owned()), "no parameters: {:?}", log.heard);
+        },
+    );
+}
+
+#[test]
+fn a_sender_refused_by_the_hop_is_the_answer_to_every_recipient() {
+    let refuses = || plain().hop(|hop| hop.reply("MAIL FROM:<bad", "550 5.7.1 not you"));
+    let words = "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<bad@x>
+        C: RCPT TO:<b@x>
+        C: RCPT TO:<c@x>
+        C: DATA
+        S: 250 2.1.0
+        S: 550 5.7.1 not you
+        S: 550 5.7.1 not you
+        S: 554 5.5.1
+        C: RCPT TO:<d@x>
+        S: 550 5.7.1 not you
+        C: RSET
+        C: MAIL FROM:<good@x>
+        C: RCPT TO:<b@x>
+        S: 250
+        S: 250
+        S: 250 2.1.5
+        C: DATA
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250 2.0.0";
+    check("sender", refuses, words, |theatre| {
+        assert_eq!(handed_on(theatre), [mail("good@x", &["b@x"], "A: 1\r\n\r\n")])
+    });
+}
+
+#[test]
+fn smuggled_ends_are_refused_and_not_handed_on() {
+    for end in [
+        "{LF}.{LF}",
+        "{LF}.{CR}{LF}",
+        "{CR}{LF}.{LF}",
+        "{CR}{LF}.{CR}",
+        "{CR}.{CR}",
+        "{CR}.{CR}{LF}",
+        "x{CR}y",
+        "x{LF}y",
+    ] {
+        let words = format!(
+            "C: DATA
+            S: 354
+            C: A: 1
+            C:
+            C: one{end}MAIL FROM:<evil@x>
+            C: .
+            C: QUIT
+            S: 550 5.5.2
+            S: 221"
+        );
+        check_after_envelope(end, plain, &words, |theatre| {
+            nothing(theatre);
+            assert!(!theatre.hop.lock().unwrap().heard.iter().any(|line| line.contains("evil")));
+        });
+    }
+    check_after_envelope(
+        "BDAT",
+        plain,
+        "C: BDAT 9 LAST
+            C: A: 1{CR}{LF}{LF}.{LF}{NOEND}
+            S: 550 5.5.2
+            C: NOOP
+            S: 250",
+        nothing,
+    );
+    // Normalised, and stuffed anew, for those who are listed.
+    let lax = || Setup::new("normalize_newlines = [\"192.0.2.0/24\"]\n");
+    check_after_envelope(
+        "normalised",
+        lax,
+        "C: DATA
+            S: 354
+            C: A: 1{LF}
+            C: one{LF}.{LF}MAIL FROM:<evil@x>
+            C: .
+            C: QUIT
+            S: 250 2.0.0 taken
+            S: 221",
+        |theatre| {
+            assert_eq!(handed_on(theatre), [mail("a@x", &["b@x"], "A: 1\r\n\r\none\r\n.\r\nMAIL FROM:<evil@x>\r\n")]);
+        },
+    );
+}
+
+#[test]
+fn wrong_words() {
+    check(
+        "overlong",
+        plain,
+        &format!(
+            "S: 220
+        C: EHLO c
+        S: 250
+        C: NOOP {}
+        C: NOOP
+        S: 500 5.5.2
+        S: 250",
+            "x".repeat(13_000)
+        ),
+        nothing,
+    );
+    check(
+        "bare LF",
+        plain,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: NOOP{LF}{NOEND}
+        S: 521 5.5.2",
+        nothing,
+    );
+    check(
+        "too early",
+        plain,
+        "S: 220
+        C: MAIL FROM:<a@x>
+        S: 503
+        C: RCPT TO:<a@x>
+        S: 503
+        C: DATA
+        S: 503
+        C: LHLO c
+        S: 502
+        C: STARTTLS
+        S: 503
+        C: AUTH PLAIN
+        S: 502
+        C: XCLIENT ADDR=10.0.0.1
+        S: 550
+        C: XFORWARD ADDR=10.0.0.1
+        S: 550
+        C: EHLO
+        S: 501
+        C: BLA
+        S: 50",
+        nothing,
+    );
+    check(
+        "LMTP",
+        || Setup::new("protocol = \"lmtp\"\n"),
+        "S: 220
+        C: EHLO c
+        S: 50
+        C: HELO c
+        S: 50
+        C: LHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        S: 250
+        C: DATA
+        S: 503",
+        nothing,
+    );
+    check(
+        "parameters",
+        plain,
+        "S: 220
+        C: HELO c
+        S: 250
+        C: MAIL FROM:<a@x> SIZE=1
+        S: 555
+        C: MAIL FROM:<a@x>
+        S: 250
+        C: RCPT TO:<b@x> NOTIFY=NEVER
+        S: 555
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x> REQUIRETLS
+        S: 555
+        C: MAIL FROM:<a@x> BODY=BINARYMIME
+        S: 555
+        C: MAIL FROM:<a@x> FOO=1
+        S: 555
+        C: MAIL FROM:<a@x> SIZE=999999999999
+        S: 552
+        C: MAIL FROM:<a@x>
+        S: 250
+        C: RCPT TO:<b@x> FOO=1
+        S: 555",
+        nothing,
+    );
+    check(
+        "too many mistakes",
+        || Setup::new("max_errors = 2\n"),
+        "S: 220
+        C: X
+        C: X
+        C: X
+        C: NOOP
+        S: 50
+        S: 50
+        S: 421 4.7.0",
+        nothing,
+    );
+}
+
+#[test]
+fn chunks_out_of_place() {
+    check(
+        "octets are skipped",
+        plain,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: BDAT 16 LAST
+        C: MAIL FROM:<xy>
+        C: NOOP
+        S: 503
+        S: 250",
+        nothing,
+    );
+    check_after_envelope(
+        "after the last",
+        plain,
+        "C: BDAT 8 LAST
+        C: A: 1
+        C:
+        C: BDAT 6 LAST
+        C: NOOP
+        C: QUIT
+        S: 250 2.0.0 taken
+        S: 503
+        S: 221",
+        |theatre| assert_eq!(handed_on(theatre), [mail("a@x", &["b@x"], "A: 1\r\n\r\n")]),
+    );
+    // Stored chunks of a mail that was given up are no part of the next.
+    let small = || {
+        let mut setup = plain();
+        setup.settings.memory_limit = 4;
+        setup
+    };
+    check_after_envelope(
+        "RSET between",
+        small,
+        "C: BDAT 8
+        C: A: 1
+        C:
+        S: 250
+        C: DATA
+        S: 503
+        C: RSET
+        S: 250
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<c@x>
+        C: BDAT 8 LAST
+        C: B: 2
+        C:
+        S: 250
+        S: 250
+        S: 250 2.0.0 taken",
+        |theatre| assert_eq!(handed_on(theatre), [mail("a@x", &["c@x"], "B: 2\r\n\r\n")]),
+    );
+}
+
+#[test]
+fn hello_within_a_transaction_begins_anew() {
+    check_after_envelope(
+        "EHLO again",
+        plain,
+        "C: EHLO c
+        S: 250
+        C: DATA
+        S: 503
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<c@x>
+        C: DATA
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250 2.0.0",
+        |theatre| assert_eq!(handed_on(theatre), [mail("a@x", &["c@x"], "A: 1\r\n\r\n")]),
+    );
+}
+
+#[test]
+fn limits_of_content() {
+    let content = "C: DATA
+        S: 354
+        C: Received: 1
+        C: Received: 2
+        C: Received: 3
+        C:
+        C: .
+        ";
+    check_after_envelope("a loop", || Setup::new("max_hops = 2\n"), &format!("{content}S: 554 5.4.6"), nothing);
+    check_after_envelope("no loop", || Setup::new("max_hops = 3\n"), &format!("{content}S: 250"), |_| {});
+    check_after_envelope("too large", || Setup::new("max_size = \"20 B\"\n"), &format!("{content}S: 552"), nothing);
+    let full = || {
+        let mut setup = Setup::new("");
+        setup.settings.memory_limit = 8;
+        setup.disk = 16;
+        setup
+    };
+    let long = format!("C: DATA\nS: 354\n{}C: .\n", "C: Subject: more than the disk holds\n".repeat(9));
+    for slicing in [Slicing::Bytes, Slicing::Seeded(7)] {
+        let mut theatre = full().sliced(slicing).theatre();
+        let again = "C: MAIL FROM:<a@x>\nS: 250\nC: RCPT TO:<b@x>\nS: 250\nC: DATA\nS: 354\nC: A: 1\nC:\nC: .\nS: 250";
+        play("disk full", &mut theatre, &format!("{ENVELOPE}{long}S: 452 4.3.1\n{again}"));
+        assert_eq!(handed_on(&theatre), [mail("a@x", &["b@x"], "A: 1\r\n\r\n")]);
+    }
+    let pressed = || {
+        let mut setup = plain();
+        setup.peer.pressed = Some("Insufficient storage, try again later");
+        setup
+    };
+    check(
+        "pressed",
+        pressed,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        S: 452 4.3.1",
+        nothing,
+    );
+    let refused = || {
+        let mut setup = plain();
+        setup.peer.refuse = Some("Too many connections");
+        setup
+    };
+    check("refused", refused, "S: 421 4.3.2", nothing);
+}
+
+#[test]
+fn lmtp_hop_behind_smtp_takes_one_recipient() {
+    check_after_envelope(
+        "one",
+        || Setup::new("hop_protocol = \"lmtp\"\n"),
+        "C: RCPT TO:<c@x>
+        C: DATA
+        S: 452 4.5.3 One recipient
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250 2.0.0",
+        |theatre| assert_eq!(handed_on(theatre), [mail("a@x", &["b@x"], "A: 1\r\n\r\n")]),
+    );
+}
+
+#[test]
+fn tls_forgets_what_came_before() {
+    let secure = || {
+        let mut setup = plain();
+        setup.settings.starttls = true;
+        setup
+    };
+    check(
+        "STARTTLS",
+        secure,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: STARTTLS
+        S: 220
+        C: MAIL FROM:<a@x>
+        S: 503
+        C: EHLO c
+        S: 250
+        C: STARTTLS
+        S: 503
+        C: MAIL FROM:<a@x>
+        S: 250",
+        |_| {},
+    );
+    // In one piece the session throws it away; byte by byte the handshake fails on it.
+    for slicing in Slicing::ALL {
+        let mut theatre = secure().sliced(slicing).theatre();
+        let end = if slicing == Slicing::Whole { "C: NOOP\nS: 250\n" } else { "" };
+        play(
+            "injection",
+            &mut theatre,
+            &format!(
+                "S: 220
+            C: EHLO c
+            S: 250
+            C: STARTTLS
+            C: VRFY injected
+            S: 220
+            {end}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn who_the_client_is() {
+    let class = |theatre: &Theatre| theatre.closings.lock().unwrap().last().unwrap().origin.clone();
+    let send = "C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: DATA
+        S: 250
+        S: 250
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250 2.0.0
+        ";
+    let trusted = || Setup::new("trusted = [\"192.0.2.1/32\"]\n").hop(|hop| hop.with("XFORWARD NAME ADDR HELO"));
+    let words = format!(
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: XFORWARD NAME=mx.example ADDR=198.51.100.7 HELO=them
+        S: 250
+        {send}{send}"
+    );
+    check("XFORWARD", trusted, &words, |theatre| {
+        let closings = theatre.closings.lock().unwrap();
+        assert_eq!(closings[0].origin.client, Some("198.51.100.7".parse().unwrap()));
+        assert_eq!(closings[0].origin.client_name.as_deref(), Some("mx.example"));
+        assert_eq!(closings[1].origin.client, Some("192.0.2.1".parse().unwrap()), "for one mail only");
+        let log = theatre.hop.lock().unwrap();
+        assert!(log.heard.iter().any(|line| line.starts_with("XFORWARD") && line.contains("ADDR=198.51.100.7")));
+    });
+    check(
+        "XCLIENT",
+        trusted,
+        &format!(
+            "S: 220
+        C: EHLO c
+        S: 250
+        C: XCLIENT ADDR=198.51.100.7 LOGIN=joe
+        S: 220
+        C: EHLO them
+        S: 250
+        {send}"
+        ),
+        |theatre| {
+            let origin = class(theatre);
+            assert_eq!((origin.client, origin.user.as_deref()), (Some("198.51.100.7".parse().unwrap()), Some("joe")));
+            assert_eq!(origin.class, OriginClass::Submission);
+        },
+    );
+    let proxied = || Setup::new("trusted = [\"192.0.2.1/32\"]\nproxy_protocol = true\n");
+    check(
+        "PROXY v1",
+        proxied,
+        &format!(
+            "C: PROXY TCP4 198.51.100.9 192.0.2.2 5000 25
+        S: 220
+        C: EHLO c
+        S: 250
+        C: XCLIENT ADDR=10.0.0.1
+        S: 550
+        {send}"
+        ),
+        |theatre| assert_eq!(class(theatre).client, Some("198.51.100.9".parse().unwrap())),
+    );
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([198, 51, 100, 10, 192, 0, 2, 2, 0x13, 0x88, 0, 25]);
+    for slicing in Slicing::ALL {
+        let mut theatre = proxied().sliced(slicing).theatre();
+        let turns = [
+            Turn { does: Does::say(&header), replies: 1 },
+            Turn {
+                does: Does::say("EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nA: 1\r\n\r\n.\r\n"),
+                replies: 5,
+            },
+        ];
+        let (client, heard) = Scripted::new(turns, 0, Then::Finish);
+        theatre.play(client);
+        assert_eq!(heard.lock().unwrap().replies.last().unwrap().code, 250);
+        assert_eq!(class(&theatre).client, Some("198.51.100.10".parse().unwrap()));
+    }
+    check("no PROXY", proxied, "C: EHLO c", nothing);
+}
+
+#[test]
+fn auth_is_relayed_and_names_the_user() {
+    let offers = |reply: &'static str| {
+        move || {
+            Setup::new("auth = true\nauth_without_tls = true\n").hop(|hop| {
+                hop.with("AUTH PLAIN LOGIN");
+                hop.reply("AUTH PLAIN AGpvZQBzZWNyZXQ=", reply);
+                hop.reply("AUTH", "334 ");
+                hop.reply("am9l", "334 UGFzc3dvcmQ6");
+                hop.reply("AGpvZQBzZWNyZXQ=", reply);
+                hop.reply("c2VjcmV0", reply);
+                hop.reply("*", "501 5.7.0 cancelled");
+            })
+        }
+    };
+    let send = "C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: DATA
+        S: 250
+        S: 250
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250 2.0.0
+        ";
+    let user = |theatre: &Theatre| theatre.closings.lock().unwrap().last().unwrap().origin.user.clone();
+    let exchanges = [
+        ("initial", "C: AUTH PLAIN AGpvZQBzZWNyZXQ=\nS: 235\n"),
+        ("plain", "C: AUTH PLAIN\nS: 334\nC: AGpvZQBzZWNyZXQ=\nS: 235\n"),
+        ("login", "C: AUTH LOGIN\nS: 334\nC: am9l\nS: 334 UGFzc3dvcmQ6\nC: c2VjcmV0\nS: 235\n"),
+    ];
+    for (name, exchange) in exchanges {
+        let words = format!("S: 220\nC: EHLO c\nS: 250\n{exchange}{send}{send}");
+        check(name, offers("235 2.7.0 welcome"), &words, |theatre| {
+            assert_eq!(user(theatre).as_deref(), Some("joe"));
+            assert_eq!(theatre.hop.lock().unwrap().connections, 2, "one for EHLO, one for this client alone");
+        });
+    }
+    let failed = [
+        ("refused", "535 5.7.8 no", "C: AUTH PLAIN AGpvZQBzZWNyZXQ=\nS: 535\n"),
+        ("cancelled", "235 welcome", "C: AUTH LOGIN\nS: 334\nC: *\nS: 501 5.7.0 cancelled\n"),
+        ("lost", "gone", "C: AUTH PLAIN\nS: 334\nC: AGpvZQBzZWNyZXQ=\nS: 454\n"),
+    ];
+    for (name, reply, exchange) in failed {
+        let words = format!("S: 220\nC: EHLO c\nS: 250\n{exchange}{send}");
+        check(name, offers(reply), &words, |theatre| assert_eq!(user(theatre), None, "{name}"));
+    }
+}
+
+#[test]
+fn silence_and_slowness_end_a_session() {
+    check(
+        "between commands",
+        plain,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: NOOP{NOEND}
+        S: 421 4.4.2",
+        nothing,
+    );
+    let slow = Setup::new("min_rate = \"1 KiB\"\n");
+    let mut theatre = slow.theatre();
+    let mut turns =
+        vec![Turn { does: Does::say("EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"), replies: 4 }];
+    for _ in 0..5 {
+        let does = Does { after: Duration::from_secs(30), ..Does::say("A: 1\r\n") };
+        turns.push(Turn { does, replies: 0 });
+    }
+    let (client, heard) = Scripted::new(turns, 1, Then::Stay);
+    theatre.play(client);
+    assert_eq!(heard.lock().unwrap().replies.last().unwrap().code, 421);
+    nothing(&theatre);
+    assert!(theatre.closing_texts()[0].contains("silent too long"), "{:?}", theatre.closing_texts());
+}
+
+#[test]
+fn draining_finishes_the_mail_under_way() {
+    // At every read of the session: 421 comes once, at the end, and what was accepted was handed on.
+    for at in 0..60 {
+        let mut setup = plain();
+        setup.drain_at = Some(at);
+        let mut theatre = setup.theatre();
+        let (client, heard) = Scripted::new(
+            [
+                ("EHLO c\r\n", 1),
+                ("MAIL FROM:<a@x>\r\n", 1),
+                ("RCPT TO:<b@x>\r\n", 1),
+                ("DATA\r\n", 1),
+                ("A: 1\r\n\r\n.\r\n", 1),
+                ("NOOP\r\n", 1),
+            ]
+            .map(|(say, replies)| Turn { does: Does::say(say), replies }),
+            1,
+            Then::Stay,
+        );
+        theatre.play(client);
+        let replies = heard.lock().unwrap().replies.clone();
+        let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
+        assert_eq!(codes.iter().filter(|code| **code == 421).count(), 1, "{at}: {codes:?}");
+        assert_eq!(codes.last(), Some(&421), "{at}: {codes:?}");
+        let accepted = codes.iter().position(|code| *code == 354).is_some_and(|at| codes.get(at + 1) == Some(&250));
+        assert_eq!(handed_on(&theatre).len(), usize::from(accepted), "{at}: {codes:?}");
+        assert_eq!(codes.contains(&354), accepted, "{at}: a content under way is finished: {codes:?}");
+    }
+}
+
+#[test]
+fn a_client_gone_at_any_octet_leaves_no_half_mail() {
+    let session = "EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nA: 1\r\n\r\n.x\r\n.\r\n\
+        MAIL FROM:<a@x>\r\nRCPT TO:<c@x>\r\nBDAT 4\r\nA: 1BDAT 6 LAST\r\n\r\n\r\nx\nQUIT\r\n";
+    for slicing in Slicing::ALL {
+        for length in 0..=session.len() {
+            for then in [Then::Finish, Then::Hangup] {
+                let mut theatre = plain().sliced(slicing).theatre();
+                let does = Does { then, ..Does::say(&session[..length]) };
+                let (client, _) = Scripted::new([Turn { does, replies: 0 }], 1, then);
+                theatre.play(client);
+                let whole = session[..length].contains("\r\n.\r\n");
+                let log = theatre.hop.lock().unwrap();
+                let place = format!("{length} octets, {slicing:?}, {then:?}: {:?}", log.heard);
+                assert!(log.ended <= usize::from(whole), "{place}");
+                for mail in &log.mails {
+                    assert_eq!(mail.content, b"A: 1\r\n\r\nx\r\n", "{place}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quit_behind_a_mail_and_a_closed_half_are_no_abort() {
+    for slicing in Slicing::ALL {
+        let mut theatre = plain().sliced(slicing).theatre();
+        let words = format!(
+            "{ENVELOPE}
+            C: DATA
+            S: 354
+            C: A: 1
+            C:
+            C: .
+            C: QUIT
+            S: 250 2.0.0 taken
+            S: 221"
+        );
+        play_until("half closed", &mut theatre, &words, Then::Finish);
+        assert_eq!(handed_on(&theatre).len(), 1);
+    }
+}
