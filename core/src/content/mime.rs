@@ -11,6 +11,8 @@ pub(crate) mod decode;
 mod fields;
 pub(crate) mod source;
 
+use std::cell::Cell;
+
 use memchr::memmem;
 
 use self::boundary::{Hit, Level, find_boundary, match_boundary};
@@ -71,7 +73,8 @@ pub trait Visitor {
     fn data(&mut self, item: &Item<'_>, data: &[u8], offset: u64);
 
     /// Octets of the mail as they stand, which are not shown as an item's: headers, what is before
-    /// and after parts, encoded text. `path` is that of the nearest part, empty for the mail itself.
+    /// and after parts, base64 with something else in between. (Quoted-printable says nothing that
+    /// decoding does not show.) `path` is that of the nearest part, empty for the mail itself.
     fn raw(&mut self, path: &str, data: &[u8]);
 
     /// This item is an archive with an office document's macros in it.
@@ -137,6 +140,8 @@ struct Looks {
     uuencoded: bool,
     multipart: bool,
     zip_end: bool,
+    /// It may hold uuencoded files: a text as mail readers show it, which what is in base64 is not to them.
+    text: bool,
 }
 
 impl Looks {
@@ -331,11 +336,14 @@ impl Walker<'_> {
             match coding {
                 Coding::Identity => self.look(&item, &Input::At(body), Some(fields), depth)?,
                 Coding::Base64 => {
-                    self.raw(&mut Window::new(body), 0, body.len(), path)?;
-                    self.look(&item, &Input::Made(&|| Box::new(Base64::new(body))), Some(fields), depth)?;
+                    let garbage = Cell::new(false);
+                    let input = Input::Made(&|| Box::new(Base64::new(body, &garbage)));
+                    self.look(&item, &input, Some(fields), depth)?;
+                    if garbage.get() {
+                        self.raw(&mut Window::new(body), 0, body.len(), path)?;
+                    }
                 }
                 Coding::QuotedPrintable => {
-                    self.raw(&mut Window::new(body), 0, body.len(), path)?;
                     self.look(&item, &Input::Made(&|| Box::new(QuotedPrintable::new(body))), Some(fields), depth)?;
                 }
             }
@@ -351,7 +359,7 @@ impl Walker<'_> {
         fields: Option<&Fields>,
         depth: u32,
     ) -> Result<(), Stop> {
-        let mut looks = Looks::default();
+        let mut looks = Looks { text: fields.is_some_and(|fields| !fields.is_base64()), ..Looks::default() };
         if let Some(fields) = fields
             && !fields.is_identity()
         {
@@ -402,7 +410,7 @@ impl Walker<'_> {
         spill: &mut Spill,
         declared: bool,
     ) -> Result<bool, Stop> {
-        let mut block = Vec::with_capacity(decode::CHUNK * 2);
+        let mut block = Vec::new();
         let (mut offset, mut keeps) = (0u64, declared);
         loop {
             let old = block.len();
@@ -433,7 +441,7 @@ impl Walker<'_> {
     }
 
     fn keep(&mut self, item: &Item<'_>, producer: &mut dyn Produce, spill: &mut Spill) -> Result<(), Stop> {
-        let mut block = Vec::with_capacity(decode::CHUNK * 2);
+        let mut block = Vec::new();
         loop {
             block.clear();
             let more = producer.produce(&mut block, self.budget);
@@ -567,10 +575,10 @@ fn sniff(view: &[u8], first: bool, looks: &mut Looks) {
     if first {
         looks.zip |= view.starts_with(zip::LOCAL) || view.starts_with(zip::END) || view.starts_with(b"PK00PK\x03\x04");
         looks.message |= looks_like_message(view);
-        looks.uuencoded |= view.starts_with(b"begin ") && find_begin(view, true).is_some();
+        looks.uuencoded |= looks.text && view.starts_with(b"begin ") && find_begin(view, true).is_some();
     }
     looks.zip_end = looks.zip_end || memmem::find(view, zip::END).is_some();
-    looks.uuencoded = looks.uuencoded || find_begin(view, false).is_some();
+    looks.uuencoded = looks.uuencoded || (looks.text && find_begin(view, false).is_some());
 }
 
 /// A header at the start, whatever the declared type says: a known field, and one of MIME's.

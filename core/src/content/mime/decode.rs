@@ -2,7 +2,9 @@
 //!
 //! They read what a careless mail reader would read: garbage is skipped, never an error.
 
-use memchr::{memchr, memchr_iter};
+use std::cell::Cell;
+
+use memchr::memchr;
 
 use super::budget::{Budget, Halt};
 use super::source::{Source, Window};
@@ -23,11 +25,14 @@ pub(crate) struct Base64<'a> {
     position: u64,
     /// The alphabet's characters without line ends; at most three stay between calls.
     stripped: Vec<u8>,
+    /// Set when there is something else in between, which the octets made of it do not show.
+    garbage: &'a Cell<bool>,
 }
 
 impl<'a> Base64<'a> {
-    pub(crate) fn new(source: Source<'a>) -> Self {
-        Self { window: Window::new(source), position: 0, stripped: Vec::with_capacity(CHUNK + 4) }
+    pub(crate) fn new(source: Source<'a>, garbage: &'a Cell<bool>) -> Self {
+        let room = usize::try_from(source.len()).unwrap_or(CHUNK).min(CHUNK) + 4;
+        Self { window: Window::new(source), position: 0, stripped: Vec::with_capacity(room), garbage }
     }
 }
 
@@ -37,13 +42,7 @@ impl Produce for Base64<'_> {
         let view = &view[..view.len().min(CHUNK)];
         self.position += view.len() as u64;
         let at_end = view.is_empty();
-        let mut start = 0;
-        for end in memchr_iter(b'\n', view) {
-            let line = &view[start..end];
-            self.stripped.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
-            start = end + 1;
-        }
-        self.stripped.extend_from_slice(&view[start..]);
+        strip_line_ends(view, &mut self.stripped);
         let whole = self.stripped.len() / 4 * 4;
         let before = out.len();
         let fast = base64_simd::STANDARD.decode_append(&self.stripped[..whole], out);
@@ -52,11 +51,37 @@ impl Produce for Base64<'_> {
             self.stripped.truncate(self.stripped.len() - whole);
         } else {
             out.truncate(before);
+            self.garbage.set(
+                self.garbage.get() | !self.stripped.iter().all(|o| o.is_ascii_alphanumeric() || b"+/=".contains(o)),
+            );
             let left = forgiving_base64(&self.stripped, out, at_end);
             self.stripped.clear();
             self.stripped.extend_from_slice(&left.0[..left.1]);
         }
         Ok(!at_end)
+    }
+}
+
+/// Appends the lines without their ends. Where a line is as long as the one before, its end is looked
+/// for there only: a line end that is overlooked so is garbage, which the decoder skips.
+fn strip_line_ends(view: &[u8], stripped: &mut Vec<u8>) {
+    /// What nearly every mailer writes (RFC 2045 section 6.8 sets it as the limit).
+    const USUAL: usize = 76;
+    let mut rest = view;
+    while !rest.is_empty() {
+        while let Some((line, after)) = rest.split_first_chunk::<USUAL>()
+            && let Some(next) = after.strip_prefix(b"\r\n")
+        {
+            stripped.extend_from_slice(line);
+            rest = next;
+        }
+        let Some(end) = memchr(b'\n', rest) else {
+            stripped.extend_from_slice(rest);
+            return;
+        };
+        let line = &rest[..end];
+        stripped.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        rest = &rest[end + 1..];
     }
 }
 

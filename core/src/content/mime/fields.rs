@@ -62,6 +62,10 @@ impl Fields {
         self.types.iter().any(|name| name == "message/partial")
     }
 
+    pub(crate) fn is_base64(&self) -> bool {
+        self.codings == [Coding::Base64]
+    }
+
     pub(crate) fn is_identity(&self) -> bool {
         self.codings.iter().all(|coding| *coding == Coding::Identity)
     }

@@ -162,6 +162,26 @@ fn what_readers_differ_in_hides_nothing() {
 }
 
 #[test]
+fn base64_lines_of_any_length_are_read() {
+    // 36 + 2 + 38 octets: a line end stands where that of a usual line would, and another before it.
+    for lengths in [&[36, 38][..], &[4], &[1, 2, 3], &[76, 40], &[998], &[77]] {
+        let bytes = [vec![b'y'; 3000], eicar().into_bytes(), vec![b'z'; 3000]].concat();
+        let mut text = base64(&bytes).replace("\r\n", "");
+        let mut body = String::new();
+        for length in lengths.iter().cycle() {
+            let rest = text.split_off(*length.min(&text.len()));
+            body += &format!("{text}\r\n");
+            text = rest;
+            if text.is_empty() {
+                break;
+            }
+        }
+        let mail = format!("Content-Transfer-Encoding: base64\r\n\r\n{body}");
+        check(mail.as_bytes(), &[&format!("{EICAR} 1")]);
+    }
+}
+
+#[test]
 fn uuencoded_files_are_found() {
     let eicar = eicar().into_bytes();
     let lines: String = eicar
