@@ -108,12 +108,14 @@ impl Judge {
     fn find(common: &Common, embedded: bool) -> anyhow::Result<Self> {
         let spool = Arc::new(Spool::new(std::env::temp_dir()));
         if !embedded {
-            let settings = crate::status::settings(common);
-            let check_time = settings.as_ref().map_or(Duration::from_secs(60), |settings| settings.check_time);
-            let socket = crate::status::socket(common, settings.as_ref());
-            match Client::connect(&socket) {
+            let settings = match crate::status::settings(common) {
+                Ok(settings) => settings,
+                Err(problems) => bail!("the configuration is wrong:\n{problems}"),
+            };
+            let socket = common.socket.as_ref().unwrap_or(&settings.admin_socket);
+            match Client::connect(socket) {
                 Ok(client) => {
-                    let patience = check_time + Duration::from_secs(30);
+                    let patience = settings.check_time + Duration::from_secs(30);
                     return Ok(Self::Daemon { client: Box::new(client), patience, spool });
                 }
                 // Named by hand, it is the one that is meant.

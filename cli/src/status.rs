@@ -1,6 +1,5 @@
 //! `status` and `reload`: what is asked of a running daemon.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -52,25 +51,20 @@ pub(crate) fn reload(common: &Common) -> anyhow::Result<u8> {
     Ok(u8::from(!problems.is_empty()))
 }
 
-/// `[daemon]`, when the file can be read; what is wrong elsewhere in it does not matter here.
-pub(crate) fn settings(common: &Common) -> Option<Settings> {
+/// `[daemon]`; what is wrong elsewhere does not matter here. The defaults when the file is absent or
+/// not ours to read. A section that is wrong is no reason to guess, and to ask another daemon.
+pub(crate) fn settings(common: &Common) -> Result<Settings, Problems> {
+    let mut document = Document::read(&common.config, &mut Problems::default());
     let mut problems = Problems::default();
-    let mut document = Document::read(&common.config, &mut problems);
     let settings = Settings::take(&mut document, &mut problems);
-    (!document.files().is_empty()).then_some(settings)
-}
-
-/// Where the daemon should answer.
-pub(crate) fn socket(common: &Common, settings: Option<&Settings>) -> PathBuf {
-    match (&common.socket, settings) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(settings)) => settings.admin_socket.clone(),
-        (None, None) => "/run/checkpost/admin.sock".into(),
-    }
+    problems.into_result().map(|()| settings)
 }
 
 fn ask(common: &Common, request: &Request) -> anyhow::Result<Response> {
-    let socket = socket(common, settings(common).as_ref());
+    let socket = match &common.socket {
+        Some(socket) => socket.clone(),
+        None => settings(common)?.admin_socket,
+    };
     let mut client = Client::connect(&socket).with_context(|| format!("no daemon answers at {}", socket.display()))?;
     Ok(client.ask(request, None, PATIENCE)?)
 }

@@ -95,3 +95,27 @@ fn without_a_daemon_status_says_so() {
     check(&folder, &["status"], 2, "no daemon answers at ");
     check(&folder, &["reload"], 2, "no daemon answers at ");
 }
+
+#[test]
+fn quarantined_mails_are_listed_shown_and_exported() {
+    use checkpost_core::quarantine::{FileQuarantine, Quarantine, QuarantineConfig};
+    use checkpost_core::{Content, Envelope, Mail, MailId, Origin, Outcome, Verdict, fit};
+    let folder = folder("");
+    check(&folder, &["quarantine", "list"], 0, "");
+    let mail = Mail {
+        id: MailId::new(),
+        envelope: Envelope { sender: "s@example.net".into(), recipients: vec!["r@example.org".into()] },
+        origin: Origin::inbound("way"),
+        content: Content::from(&b"Subject: kept\r\n\r\nx\r\n"[..]),
+    };
+    let verdict = Verdict::uniform(&Outcome { quarantine: true, ..Outcome::deliver() }, 1, Vec::new());
+    let fitted = fit(&mail, &verdict, &checkpostd::ways::KINDS[0].kind.abilities);
+    let store = FileQuarantine::open(QuarantineConfig::below(&folder.path().join("state"))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let id = runtime.block_on(store.store(&mail, &verdict, &fitted)).unwrap();
+    check(&folder, &["quarantine", "list"], 0, &format!("{id} "));
+    check(&folder, &["quarantine", "show", &id], 0, "\"sender\": \"s@example.net\"");
+    check(&folder, &["quarantine", "export", &id], 0, "Subject: kept\r\n\r\nx\r\n");
+    check(&folder, &["quarantine", "show", "0000000000000"], 1, "no mail 0000000000000");
+    check(&folder, &["quarantine", "export", "../x"], 2, "not the id of a mail");
+}

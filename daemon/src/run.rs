@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use checkpost_adapter::SocketAddress;
@@ -26,6 +26,8 @@ use crate::{admin, logging, notify, privileges};
 pub const EXIT_CONFIG: u8 = 78;
 /// The system refused something: an address, a directory, a user (EX_OSERR).
 pub const EXIT_SYSTEM: u8 = 71;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// A running daemon, as its tasks see it.
 pub(crate) struct Daemon {
@@ -79,7 +81,7 @@ pub fn run(config: &Path) -> ExitCode {
 fn prepare(loaded: &Loaded) -> anyhow::Result<()> {
     use anyhow::Context;
     let settings = &loaded.settings;
-    for directory in settings.directories() {
+    for directory in settings.directories().chain([&*loaded.quarantine.directory]) {
         privileges::own_directory(directory, settings.account())
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
     }
@@ -109,10 +111,10 @@ async fn serve(config: &Path, loaded: Loaded) -> ExitCode {
         Lasting { pool: Pool::new(loaded.settings.pool_connections, loaded.settings.pool_time), drain: draining };
     lasting.pool.spawn_sweeper();
     let risks = loaded.risks.clone();
-    let state = match State::new(loaded, &lasting) {
+    let state = match State::new(loaded, &lasting, None) {
         Ok(state) => state,
-        Err(problem) => {
-            tracing::error!(%problem, "cannot start");
+        Err(error) => {
+            tracing::error!("{error:#}");
             return EXIT_SYSTEM.into();
         }
     };
@@ -139,6 +141,7 @@ async fn serve(config: &Path, loaded: Loaded) -> ExitCode {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ways = state.ways.len(), "serving");
     notify::ready("serving");
     notify::spawn_watchdog();
+    daemon.spawn_sweeper();
     loop {
         tokio::select! {
             _ = reload_signal.recv() => {
@@ -203,13 +206,13 @@ impl Daemon {
             Err(crashed) => return vec![crashed.to_string()],
         };
         let risks = loaded.risks.clone();
-        let state = match State::new(loaded, &self.lasting) {
+        let old = self.state();
+        let state = match State::new(loaded, &self.lasting, Some(&old)) {
             Ok(state) => Arc::new(state),
-            Err(problem) => return vec![problem.to_string()],
+            Err(error) => return vec![format!("{error:#}")],
         };
         let problems = self.listen(&state).await;
         if problems.is_empty() {
-            let old = self.state();
             for (changed, key) in [
                 (old.settings.admin_socket != state.settings.admin_socket, "admin_socket"),
                 (old.settings.log_format != state.settings.log_format, "log_format"),
@@ -242,6 +245,25 @@ impl Daemon {
         };
         listeners.switch(&wanted, bound, &Arc::new(serve));
         Vec::new()
+    }
+
+    /// Keeps the quarantine within its age and size, every ten minutes.
+    fn spawn_sweeper(self: &Arc<Self>) {
+        let daemon = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            loop {
+                tick.tick().await;
+                let Some(quarantine) = daemon.upgrade().map(|daemon| daemon.state().quarantine.clone()) else { return };
+                match quarantine.sweep().await {
+                    Ok(swept) if swept.old + swept.over > 0 => {
+                        tracing::info!(old = swept.old, over = swept.over, octets = swept.left, "quarantine swept");
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "the quarantine cannot be swept"),
+                }
+            }
+        });
     }
 
     fn spawn_session(&self, address: &SocketAddress, connection: Connection) {

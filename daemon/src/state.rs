@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use checkpost_adapter::pool::Pool;
 use checkpost_adapter::tls::Connectors;
 use checkpost_adapter::way::Listen;
 use checkpost_adapter::{Host, SocketAddress, Way};
 use checkpost_core::Engine;
-use checkpost_core::config::{Document, Lists, Origins, Problem, Problems};
+use checkpost_core::config::{Document, Lists, Origins, Problems};
 use checkpost_core::policy::{Names, Policy};
-use checkpost_core::quarantine::Quarantine;
+use checkpost_core::quarantine::{FileQuarantine, QuarantineConfig};
 use tokio::sync::watch;
 
-use crate::filters::{self, Filters};
+use crate::filters::{self, Filters, Probe};
 use crate::settings::Settings;
 use crate::ways;
 
@@ -26,8 +27,10 @@ pub struct Loaded {
     pub ways: Vec<Arc<dyn Way>>,
     /// `[filter.*]`, `[[rule]]`.
     pub engine: Arc<Engine>,
-    /// `[quarantine]`.
-    pub quarantine: Option<Arc<dyn Quarantine>>,
+    /// `[quarantine]`; not opened yet.
+    pub quarantine: QuarantineConfig,
+    /// What the filters do once they are in force.
+    pub probes: Vec<Probe>,
     /// What is allowed and probably not meant.
     pub risks: Vec<String>,
     /// The files, merged.
@@ -42,6 +45,9 @@ pub struct State {
     pub ways: Vec<Arc<dyn Way>>,
     /// `[daemon]`.
     pub settings: Settings,
+    /// Where copies go.
+    pub quarantine: FileQuarantine,
+    quarantine_config: QuarantineConfig,
     by_address: HashMap<SocketAddress, Arc<dyn Way>>,
 }
 
@@ -75,37 +81,45 @@ impl Loaded {
         let origins = Arc::new(Origins::take(&mut document, &mut problems));
         let lists = Lists::take(&mut document, &mut problems);
         let ways = ways::take(&mut document, &origins, &mut problems);
-        let Filters { filters, unscanned } = filters::take(&mut document, &mut problems);
+        let Filters { filters, unscanned, probes } = filters::take(&mut document, &mut problems);
         let way_names: Vec<&str> = ways.iter().map(|way| &**way.name()).collect();
         let names = Names { filters: &unscanned, ways: &way_names, lists: &lists };
         let policy = Policy::load(&mut document, &names, &mut problems);
+        let quarantine = quarantine(&mut document, &settings, &mut problems);
         document.finish(&mut problems);
         problems.into_result()?;
         let abilities: Vec<_> = ways.iter().map(|way| (&**way.name(), way.abilities())).collect();
         let risks = policy.risks(&abilities).iter().map(ToString::to_string).collect();
         let engine = Arc::new(Engine::new(filters, policy, settings.unpacking));
-        Ok(Self { settings, ways, engine, quarantine: None, risks, document })
+        Ok(Self { settings, ways, engine, quarantine, probes, risks, document })
     }
 }
 
 impl State {
-    /// Puts a configuration into force.
-    pub fn new(loaded: Loaded, lasting: &Lasting) -> Result<Self, Problem> {
-        let Loaded { settings, ways, engine, quarantine, .. } = loaded;
-        let connectors = Connectors::new().map_err(|error| Problem::general("", error.to_string()))?;
+    /// Opens what the configuration names, but for the listeners, and has the filters do their work in
+    /// the background. A quarantine that did not change stays open. Must be called within the runtime.
+    pub fn new(loaded: Loaded, lasting: &Lasting, old: Option<&Self>) -> anyhow::Result<Self> {
+        let Loaded { settings, ways, engine, quarantine: quarantine_config, probes, .. } = loaded;
+        let quarantine = match old {
+            Some(old) if old.quarantine_config == quarantine_config => old.quarantine.clone(),
+            _ => FileQuarantine::open(quarantine_config.clone())
+                .with_context(|| format!("cannot use the quarantine {}", quarantine_config.directory.display()))?,
+        };
+        let connectors = Connectors::new()?;
+        probes.into_iter().for_each(|probe| drop(tokio::spawn(probe)));
         let by_address = ways
             .iter()
             .flat_map(|way| way.listen().iter().map(|listen| (listen.address.clone(), Arc::clone(way))))
             .collect();
         let host = Host {
             engine,
-            quarantine,
+            quarantine: Some(Arc::new(quarantine.clone())),
             spool: Arc::clone(&settings.spool),
             pool: Arc::clone(&lasting.pool),
             connectors,
             drain: lasting.drain.clone(),
         };
-        Ok(Self { host: Arc::new(host), ways, settings, by_address })
+        Ok(Self { host: Arc::new(host), ways, settings, quarantine, quarantine_config, by_address })
     }
 
     /// The way that listens there.
@@ -116,5 +130,17 @@ impl State {
     /// Where the ways listen.
     pub fn listens(&self) -> Vec<Listen> {
         self.ways.iter().flat_map(|way| way.listen().iter().cloned()).collect()
+    }
+}
+
+/// Takes `[quarantine]`. Its directory is below the state's unless it says otherwise.
+pub fn quarantine(document: &mut Document, settings: &Settings, problems: &mut Problems) -> QuarantineConfig {
+    let usual = QuarantineConfig::below(&settings.state);
+    let Some(item) = document.take_item("quarantine", problems) else { return usual };
+    let elsewhere = item.has("directory");
+    match item.finish::<QuarantineConfig>(problems) {
+        Some(config) if elsewhere => config,
+        Some(config) => QuarantineConfig { directory: usual.directory, ..config },
+        None => usual,
     }
 }
