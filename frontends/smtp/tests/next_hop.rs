@@ -291,7 +291,7 @@ fn the_hop_is_told_about_the_client_where_it_asks() {
     });
     let callback = || Setup::new("next_hop = \"callback:10026\"\n");
     check("callback", callback, &session(&format!("{MAIL}S: 250 2.0.0 taken")), |theatre| {
-        assert_eq!(taken(theatre).len(), 1)
+        assert_eq!(taken(theatre).len(), 1);
     });
     let nobody = || {
         let mut setup = callback();

@@ -65,18 +65,26 @@ pub struct HopNetwork {
     pub log: Arc<Mutex<HopLog>>,
 }
 
-impl Network for HopNetwork {
-    fn connect(&mut self, _: &Target) -> Result<Box<dyn Peer>, String> {
-        let mut peer = HopPeer {
+impl HopNetwork {
+    /// One connection's server.
+    pub fn peer(&self) -> HopPeer {
+        HopPeer {
             script: Arc::clone(&self.script),
             log: Arc::clone(&self.log),
             input: Vec::new(),
+            looked: 0,
             phase: Phase::Commands,
             sender: None,
             recipients: Vec::new(),
             body: Vec::new(),
             greeted: false,
-        };
+        }
+    }
+}
+
+impl Network for HopNetwork {
+    fn connect(&mut self, _: &Target) -> Result<Box<dyn Peer>, String> {
+        let mut peer = self.peer();
         if peer.is_trouble(Point::Connect).is_some() {
             return Err("connection refused".into());
         }
@@ -94,10 +102,12 @@ enum Phase {
     Dead,
 }
 
-struct HopPeer {
+pub struct HopPeer {
     script: Arc<HopScript>,
     log: Arc<Mutex<HopLog>>,
     input: Vec<u8>,
+    /// So far a content's end was looked for.
+    looked: usize,
     phase: Phase,
     sender: Option<String>,
     recipients: Vec<String>,
@@ -178,8 +188,11 @@ impl HopPeer {
                 let end = if self.input.starts_with(b".\r\n") {
                     0
                 } else {
-                    self.input.windows(5).position(|five| five == b"\r\n.\r\n")? + 2
+                    let from = self.looked;
+                    self.looked = self.input.len().saturating_sub(4);
+                    from + self.input[from..].windows(5).position(|five| five == b"\r\n.\r\n")? + 2
                 };
+                self.looked = 0;
                 let stuffed: Vec<u8> = self.input.drain(..end + 3).take(end).collect();
                 let swallowed = matches!(self.phase, Phase::Swallow);
                 self.phase = Phase::Commands;
