@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use checkpost_core::config::{Document, Lists, Origins, Problems};
+use checkpost_core::filters::clamd::ClamdConfig;
 use checkpost_core::policy::{Names, Policy, WhenUnscanned};
+use checkpost_core::quarantine::QuarantineConfig;
 
 const EXAMPLE: &str = include_str!("../../docs/checkpost.toml");
 
@@ -20,10 +22,16 @@ fn problems_of(text: &str) -> String {
     let mut filters: Vec<(Arc<str>, WhenUnscanned)> = Vec::new();
     for name in document.names("filter") {
         let mut item = document.take_item(&format!("filter.{name}"), &mut problems).expect("it is a table");
-        filters.push((name.into(), item.take_key("when_unscanned", &mut problems).unwrap_or_default()));
+        filters.push((name.as_str().into(), item.take_key("when_unscanned", &mut problems).unwrap_or_default()));
+        if name == "clamd" {
+            // What is shown is the default, as the text says.
+            assert_eq!(item.finish(&mut problems), Some(ClamdConfig::default()));
+        }
     }
     Policy::load(&mut document, &Names { filters: &filters, ways: &[], lists: &lists }, &mut problems);
-    for others in ["way", "daemon", "unpacking", "quarantine"] {
+    let quarantine: QuarantineConfig = document.take_section_or_default("quarantine", &mut problems);
+    assert_eq!(quarantine, QuarantineConfig::default());
+    for others in ["way", "daemon", "unpacking"] {
         if others == "way" {
             document.take_items(others, &mut problems);
         } else {
