@@ -1,7 +1,8 @@
 //! The file store on a real file system: exact bytes, crashes, retention, a full disk.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +129,48 @@ async fn leftovers_of_a_crash_go_and_work_under_way_stays() {
     expected.extend(under_way.iter().map(|(name, _)| (*name).to_owned()));
     assert_eq!(names(directory.path()), expected);
     assert_eq!(again.reader().list().unwrap().len(), 1);
+}
+
+/// The writer is this very test, run once more as a process of its own, and killed at some moment.
+#[tokio::test]
+async fn what_was_told_to_be_kept_survives_a_kill() {
+    const AS_WRITER: &str = "CHECKPOST_TEST_QUARANTINE_WRITER";
+    let bytes = || Bytes::from(vec![b'x'; 50_000]);
+    if let Some(directory) = std::env::var_os(AS_WRITER) {
+        let quarantine = FileQuarantine::open(config(Path::new(&directory))).unwrap();
+        loop {
+            let stores = [(); 4].map(|()| async { store(&quarantine, &mail(bytes())).await.unwrap() });
+            for id in futures_util::future::join_all(stores).await {
+                println!("\nKEPT {id}");
+            }
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut told = BTreeSet::new();
+    for round in 1..=5 {
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "quarantine::files::tests::what_was_told_to_be_kept_survives_a_kill", "--nocapture"])
+            .env(AS_WRITER, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut ids = || lines.find_map(|line| line.strip_prefix("KEPT ").map(str::to_owned));
+        told.extend((0..3 * round).map(|_| ids().expect("it keeps mails")));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        told.extend(std::iter::from_fn(ids));
+        let reader = FileQuarantine::open(config(directory.path())).unwrap().reader();
+        let listed: BTreeSet<String> = reader.list().unwrap().into_iter().map(|entry| entry.id).collect();
+        assert!(listed.is_superset(&told), "{:?}", told.difference(&listed));
+        let files = listed.iter().flat_map(|id| ["eml", "json"].map(|kind| format!("{id}.{kind}")));
+        assert_eq!(names(directory.path()), files.collect());
+        for id in &listed {
+            let mut read = Vec::new();
+            reader.open(id).unwrap().read_to_end(&mut read).unwrap();
+            assert!(read == bytes(), "{id} is not whole");
+        }
+    }
 }
 
 #[tokio::test]
