@@ -385,6 +385,11 @@ impl Proxy {
         self.tls = true;
         self.greeted = Greeted::No;
         self.client.helo = None;
+        if !self.trusted {
+            // What a trusted peer said by XCLIENT was not about itself.
+            self.client.user = None;
+        }
+        self.let_go_of_hop();
         self.end_transaction();
         self.phase = Phase::Command;
         self.waiting_since = self.now;

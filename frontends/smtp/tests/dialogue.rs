@@ -384,6 +384,20 @@ fn wrong_words() {
         S: 555",
         nothing,
     );
+    check_after_envelope(
+        "a goodbye does not overtake",
+        || Setup::new("max_errors = 1\n"),
+        "C: RCPT TO:<c@x>
+        C: RCPT bad
+        C: RCPT TO:<d@x>
+        C: RCPT bad
+        C: RCPT TO:<e@x>
+        S: 250 2.1.5
+        S: 501
+        S: 250 2.1.5
+        S: 421 4.7.0",
+        nothing,
+    );
     check(
         "too many mistakes",
         || Setup::new("max_errors = 2\n"),
@@ -570,6 +584,38 @@ fn tls_forgets_what_came_before() {
         C: MAIL FROM:<a@x>
         S: 250",
         |_| {},
+    );
+    let submission = || {
+        let mut setup = Setup::new("auth = true\nauth_without_tls = true\n").hop(|hop| {
+            hop.with("AUTH PLAIN");
+            hop.reply("AUTH", "235 2.7.0 welcome");
+        });
+        setup.settings.starttls = true;
+        setup
+    };
+    check(
+        "user",
+        submission,
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: AUTH PLAIN AGpvZQBzZWNyZXQ=
+        S: 235
+        C: STARTTLS
+        S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: DATA
+        S: 250
+        S: 250
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250",
+        |theatre| assert_eq!(theatre.closings.lock().unwrap()[0].origin.user, None),
     );
     // In one piece the session throws it away; byte by byte the handshake fails on it.
     for slicing in Slicing::ALL {

@@ -138,6 +138,19 @@ fn tls_to_the_hop() {
     let refuses = |how: &'static str| move || encrypted(how)().hop(|hop| hop.reply("STARTTLS", "454 4.7.0 not now"));
     check("in plain text then", refuses("opportunistic"), &words, |theatre| assert_eq!(taken(theatre).len(), 1));
     let no_mail = session("C: MAIL FROM:<a@x>\nC: RCPT TO:<b@x>\nS: 250\nS: 451");
+    let broken = || encrypted("opportunistic")().hop(|hop| hop.tls = false);
+    check("broken TLS", broken, &words, |theatre| {
+        assert_eq!(heard(theatre).iter().filter(|line| *line == "STARTTLS").count(), 1);
+        assert_eq!(taken(theatre).len(), 1);
+    });
+    check(
+        "broken TLS that is needed",
+        || encrypted("starttls")().hop(|hop| hop.tls = false),
+        &no_mail,
+        |theatre| {
+            assert!(taken(theatre).is_empty());
+        },
+    );
     check("not in plain text", refuses("starttls"), &no_mail, |theatre| {
         assert!(!heard(theatre).iter().any(|line| line.starts_with("MAIL")));
     });
@@ -266,6 +279,34 @@ fn the_hop_goes_between_verified_recipients_and_content() {
             assert!(taken(theatre)[0].starts_with(&["b@x".into(), "c@x".into()]), "{command}");
         });
     }
+}
+
+#[test]
+fn an_authenticated_connection_that_is_lost_ends_the_session() {
+    for command in ["2 MAIL", "1 DATA"] {
+        let lost = || {
+            Setup::new("auth = true\nauth_without_tls = true\n").hop(|hop| {
+                hop.with("AUTH PLAIN");
+                hop.reply("AUTH", "235 2.7.0 welcome");
+                hop.reply(command, "gone");
+            })
+        };
+        let second = if command == "1 DATA" {
+            format!("{MAIL}S: 451 4.4.1\nS: 421 4.3.2")
+        } else {
+            format!("{MAIL}S: 250\nC: MAIL FROM:<a@x>\nC: RCPT TO:<b@x>\nS: 250\nS: 451 4.4.1\nS: 421 4.3.2")
+        };
+        check(command, lost, &session(&format!("C: AUTH PLAIN AGpvZQBzZWNyZXQ=\nS: 235\n{second}")), |theatre| {
+            assert_eq!(theatre.hop.lock().unwrap().connections, 2, "no stranger's connection for this user's mail");
+        });
+    }
+}
+
+#[test]
+fn an_odd_answer_to_the_sender_is_no_answer() {
+    let odd = || plain().hop(|hop| hop.reply("MAIL", "334 odd"));
+    let words = "C: MAIL FROM:<a@x>\nC: RCPT TO:<b@x>\nS: 250\nS: 451\nC: RCPT TO:<b@x>\nS: 451";
+    check("odd", odd, &session(words), |theatre| assert!(taken(theatre).is_empty()));
 }
 
 #[test]

@@ -33,11 +33,19 @@ impl Proxy {
     fn fault(&mut self, code: u16, enhanced: (u8, u16, u16), text: &str) {
         self.errors += 1;
         if self.errors > self.settings.max_errors {
-            self.end_transaction();
-            self.close_with(421, (4, 7, 0), "Too many errors, closing connection");
+            self.close_in_order(421, (4, 7, 0), "Too many errors, closing connection");
         } else {
             self.say_in_order(code, enhanced, text);
         }
+    }
+
+    /// Says goodbye behind what the next hop still owes. Its transaction then ends with the connection.
+    fn close_in_order(&mut self, code: u16, enhanced: (u8, u16, u16), text: &str) {
+        if !self.hop.is_awaiting() {
+            self.end_transaction();
+        }
+        self.say_in_order(code, enhanced, text);
+        self.phase = Phase::Closing;
     }
 
     /// A reply that must not overtake those that the next hop still owes.
@@ -125,8 +133,7 @@ impl Proxy {
                 LineEvent::TooLong => self.fault(500, (5, 5, 2), "Line too long"),
                 LineEvent::BareLf(_) => {
                     // What ends in LF alone may be the hidden half of somebody's content.
-                    self.end_transaction();
-                    self.close_with(521, (5, 5, 2), "Lines must end in CRLF");
+                    self.close_in_order(521, (5, 5, 2), "Lines must end in CRLF");
                     return None;
                 }
             }

@@ -386,8 +386,9 @@ impl Proxy {
     /// The connection broke before the content was sent whole: nobody can have it (RFC 5321 section
     /// 4.1.1.4), so once more on a new connection, but only once.
     pub(super) fn group_interrupted(&mut self, why: &'static str) {
+        let again = !self.hop.auth_is_lost();
         let Some(group) = self.current_group() else { return };
-        if group.retried {
+        if group.retried || !again {
             return self.group_failed(why);
         }
         group.retried = true;
@@ -496,6 +497,14 @@ impl Proxy {
         }
     }
 
+    /// The group under way is on its second connection.
+    pub(super) fn is_second_try(&self) -> bool {
+        match &self.phase {
+            Phase::Delivering(delivery) => delivery.current.as_ref().is_some_and(|group| group.retried),
+            _ => false,
+        }
+    }
+
     fn current_group(&mut self) -> Option<&mut Group> {
         match &mut self.phase {
             Phase::Delivering(delivery) => delivery.current.as_mut(),
@@ -556,7 +565,7 @@ fn refusal(code: u16, (class, subject, detail): (u8, u16, u16), text: &str) -> P
 
 /// 4xx and 5xx go on as they are; anything else where a refusal or "accepted" must be is no answer. 421
 /// would say that we close.
-fn proper(mut reply: PeerReply) -> PeerReply {
+pub(super) fn proper(mut reply: PeerReply) -> PeerReply {
     if reply.code == 421 {
         reply.code = 451;
     }

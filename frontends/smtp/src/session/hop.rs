@@ -10,6 +10,7 @@ use checkpost_adapter::{Side, Step};
 use checkpost_wire::smtp::extensions::Extensions;
 use checkpost_wire::smtp::reply::{PeerReply, ReplyParser};
 
+use super::delivery::proper;
 use super::transaction::{Recipient, Transaction};
 use super::{Phase, Proxy};
 use crate::route::{Hop, HopTls, Protocol, RouteIndex};
@@ -84,6 +85,12 @@ pub(super) struct HopState {
     authenticating: Option<Box<str>>,
     /// Whom the client claims to be; true once the next hop says so.
     claimed: Option<Box<str>>,
+    /// AUTH succeeded on this connection.
+    authenticated: bool,
+    /// A connection on which AUTH had succeeded is gone.
+    auth_lost: bool,
+    /// This hop offers TLS, and it did not come about.
+    tls_broken: Option<(RouteIndex, usize)>,
     since: Option<Instant>,
     /// MAIL was sent and not undone.
     mail_sent: bool,
@@ -111,6 +118,9 @@ impl Default for HopState {
             bound: false,
             authenticating: None,
             claimed: None,
+            authenticated: false,
+            auth_lost: false,
+            tls_broken: None,
             since: None,
             mail_sent: false,
             accepted: 0,
@@ -156,6 +166,11 @@ impl HopState {
     /// A connection that belongs to this client fixes the route.
     pub(super) fn bound_route(&self) -> Option<RouteIndex> {
         if self.bound { self.route } else { None }
+    }
+
+    /// Nobody can authenticate in the client's stead.
+    pub(super) fn auth_is_lost(&self) -> bool {
+        self.auth_lost
     }
 
     pub(super) fn extensions(&self) -> &Extensions {
@@ -224,6 +239,7 @@ impl HopState {
         self.tls = false;
         self.xclient_sent = false;
         self.unproved = false;
+        self.authenticated = false;
         self.mail_sent = false;
         self.accepted = 0;
     }
@@ -246,7 +262,8 @@ impl Proxy {
         if matches!(goal, Goal::Greet | Goal::Auth { .. }) {
             self.phase = Phase::Waiting;
         }
-        let fresh = matches!(goal, Goal::Auth { .. });
+        // A second kept connection may be as dead as the first was.
+        let fresh = matches!(goal, Goal::Auth { .. }) || self.is_second_try();
         self.hop.goal = Some(goal);
         if self.hop.link == Link::Ready && self.hop.route == Some(route) && !fresh {
             return self.hop_ready();
@@ -322,6 +339,7 @@ impl Proxy {
     pub(super) fn hop_secured(&mut self) {
         self.hop.input.clear();
         self.hop.tls = true;
+        self.hop.tls_broken = None;
         self.say_hello_to_hop();
     }
 
@@ -396,6 +414,8 @@ impl Proxy {
             Awaited::PlainHello if reply.class() == 2 => self.hop_greeted(),
             Awaited::StartTls if reply.code == 220 => {
                 self.hop.input.clear();
+                // True until it has come about.
+                self.hop.tls_broken = self.hop.route.map(|route| (route, self.hop.attempt));
                 self.hop.push_step(Step::StartTls(Side::Hop));
             }
             Awaited::StartTls if self.current_hop().is_some_and(|hop| hop.tls == HopTls::Opportunistic) => {
@@ -426,7 +446,7 @@ impl Proxy {
                     && let Some(transaction) = &mut self.transaction
                 {
                     self.hop.mail_sent = false;
-                    transaction.refused = Some(reply);
+                    transaction.refused = Some(proper(reply));
                 }
             }
             Awaited::Rcpt(recipient) => self.recipient_replied(recipient, reply),
@@ -440,6 +460,10 @@ impl Proxy {
     fn hop_greeted(&mut self) {
         let Some(hop) = self.current_hop() else { return };
         let tls = hop.tls;
+        let broken = self.hop.route.is_some_and(|route| self.hop.tls_broken == Some((route, self.hop.attempt)));
+        if broken && tls == HopTls::Opportunistic {
+            return self.hop_greeted_finally();
+        }
         if !self.hop.tls && matches!(tls, HopTls::Opportunistic | HopTls::Starttls) {
             if self.hop.extensions.starttls {
                 self.hop.send(Bytes::from_static(b"STARTTLS\r\n"), Awaited::StartTls, self.now);
@@ -605,8 +629,19 @@ impl Proxy {
         let preparing = self.hop.link == Link::Preparing;
         let mut awaited: Vec<Awaited> = self.hop.awaited.drain(..).collect();
         awaited.extend(self.hop.held.drain(..).map(|(_, awaited)| awaited));
+        let shaking_hands = preparing && awaited.is_empty() && self.hop.tls_broken.is_some();
+        if self.hop.authenticated {
+            // The client must come and authenticate anew: on another connection the next hop would take
+            // its mail for a stranger's and refuse it for good.
+            self.hop.auth_lost = true;
+            self.draining = true;
+        }
         self.hop.push_step(Step::DropHop);
         self.hop.reset_link();
+        if shaking_hands && self.current_hop().is_some_and(|hop| hop.tls == HopTls::Opportunistic) {
+            tracing::warn!(way = %self.settings.name, "no TLS with the next hop, so without");
+            return self.connect_hop(false);
+        }
         if preparing {
             return self.hop_unreachable(why);
         }
@@ -685,15 +720,18 @@ impl Proxy {
     }
 
     fn auth_replied(&mut self, reply: &PeerReply) {
-        reply.write_to(&mut self.output);
         self.waiting_since = self.now;
         if reply.code == 334 {
+            reply.write_to(&mut self.output);
             self.phase = Phase::AuthLine;
             return;
         }
+        let reply = if reply.class() == 2 { reply.clone() } else { proper(reply.clone()) };
+        reply.write_to(&mut self.output);
         self.phase = Phase::Command;
         if reply.class() == 2 {
             // Who it is could not be read from every mechanism, but that it is somebody is known.
+            self.hop.authenticated = true;
             self.client.user = Some(self.hop.claimed.take().unwrap_or_else(|| "authenticated".into()));
         }
         self.hop.claimed = None;

@@ -18,6 +18,8 @@ pub struct HopScript {
     /// number before a blank and the command: only the so-many-th time, from 1.
     pub replies: Vec<(String, String)>,
     pub trouble: Option<Trouble>,
+    /// Does a TLS handshake succeed?
+    pub tls: bool,
 }
 
 impl Default for HopScript {
@@ -29,6 +31,7 @@ impl Default for HopScript {
             extended: true,
             replies: Vec::new(),
             trouble: None,
+            tls: true,
         }
     }
 }
@@ -130,6 +133,10 @@ impl Peer for HopPeer {
             does.then = next.then;
         }
         does
+    }
+
+    fn tls(&mut self) -> bool {
+        self.script.tls
     }
 }
 
