@@ -159,7 +159,7 @@ impl Outcome {
 impl Verdict {
     /// The same outcome for each of so many recipients.
     pub fn uniform(outcome: &Outcome, recipients: usize, findings: Vec<Finding>) -> Self {
-        let score = findings.iter().map(Finding::score).sum();
+        let score = findings.iter().map(Finding::score).sum::<f32>() + 0.0;
         Self { outcomes: vec![outcome.clone(); recipients], findings: findings.into(), score }
     }
 }

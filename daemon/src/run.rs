@@ -52,7 +52,8 @@ pub fn run(config: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => {
             complain(&problems.to_string());
-            complain(&format!("{} problems; nothing was started", problems.len()));
+            let count = problems.len();
+            complain(&format!("{count} problem{}; nothing was started", if count == 1 { "" } else { "s" }));
             return EXIT_CONFIG.into();
         }
     };

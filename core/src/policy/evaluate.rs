@@ -29,7 +29,8 @@ pub(super) struct Group {
 type Cache = Vec<Option<(bool, Matched)>>;
 
 pub(super) fn decide(policy: &Policy, mail: &Mail, findings: Vec<Finding>) -> (Verdict, Vec<Group>) {
-    let score: f32 = findings.iter().map(Finding::score).sum();
+    // The sum of nothing is -0.0, which nobody wants to read.
+    let score = findings.iter().map(Finding::score).sum::<f32>() + 0.0;
     let facts = Facts::new(mail, &findings);
     let recipients = &mail.envelope.recipients;
     let mut groups: Vec<Group> = Vec::new();

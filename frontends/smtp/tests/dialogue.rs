@@ -131,6 +131,31 @@ fn replies_to_recipients_come_in_order() {
 }
 
 #[test]
+fn a_command_behind_an_overlong_recipient_waits_its_turn() {
+    let long = format!("RCPT TO:<{}@x>", "y".repeat(13_000));
+    let words = format!(
+        "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x>
+        C: RCPT TO:<b@x>
+        C: {long}
+        C: DATA
+        S: 250 2.1.0
+        S: 250 2.1.5
+        S: 500 5.5.2
+        S: 354
+        C: A: 1
+        C:
+        C: .
+        S: 250"
+    );
+    check("overlong", plain, &words, |theatre| {
+        assert_eq!(handed_on(theatre), [mail("a@x", &["b@x"], "A: 1\r\n\r\n")]);
+    });
+}
+
+#[test]
 fn too_many_recipients() {
     let words = "C: RCPT TO:<c@x>
         S: 250

@@ -117,30 +117,39 @@ impl Proxy {
         if !here || !matches!(self.phase, Phase::Command) {
             return false;
         }
-        let Some(line) = self.next_command_line() else { return false };
-        self.command(&line);
-        true
+        // One event only: behind a line that is too long may stand a command that has to wait.
+        match self.next_event() {
+            LineEvent::Line(line) => {
+                self.command(&line);
+                true
+            }
+            LineEvent::Incomplete => false,
+            LineEvent::TooLong | LineEvent::BareLf(_) => true,
+        }
     }
 
     fn next_command_line(&mut self) -> Option<Bytes> {
         loop {
-            match self.lines.next(&mut self.input) {
-                LineEvent::Line(line) => {
-                    self.waiting_since = self.now;
-                    return Some(line);
-                }
+            match self.next_event() {
+                LineEvent::Line(line) => return Some(line),
                 LineEvent::Incomplete => return None,
-                LineEvent::TooLong => self.fault(500, (5, 5, 2), "Line too long"),
-                LineEvent::BareLf(_) => {
-                    // What ends in LF alone may be the hidden half of somebody's content.
-                    self.close_in_order(521, (5, 5, 2), "Lines must end in CRLF");
-                    return None;
-                }
-            }
-            if matches!(self.phase, Phase::Closing) {
-                return None;
+                LineEvent::TooLong | LineEvent::BareLf(_) if matches!(self.phase, Phase::Closing) => return None,
+                LineEvent::TooLong | LineEvent::BareLf(_) => {}
             }
         }
+    }
+
+    /// The next line, or what is wrong with it; then the client is told.
+    fn next_event(&mut self) -> LineEvent {
+        let event = self.lines.next(&mut self.input);
+        match &event {
+            LineEvent::Line(_) => self.waiting_since = self.now,
+            LineEvent::Incomplete => {}
+            LineEvent::TooLong => self.fault(500, (5, 5, 2), "Line too long"),
+            // What ends in LF alone may be the hidden half of somebody's content.
+            LineEvent::BareLf(_) => self.close_in_order(521, (5, 5, 2), "Lines must end in CRLF"),
+        }
+        event
     }
 
     fn command(&mut self, line: &[u8]) {
