@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::tempdir().context("no temporary folder")?;
     let mut tally = Tally::default();
-    let cargo = Cargo { target: kept_target_folder(), skips: scratch.path().join("skips") };
+    let cargo = Cargo { skips: scratch.path().join("skips") };
 
     if let Err(why) = packages::ensure(Lab::PACKAGES) {
         say(&format!("     {why}"));
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let built = watched("programs", &mut cargo.run(&["build", "--locked", "--workspace", "--bins"]))?;
     if built.status.success() {
         let mut tests = cargo.run(&["test", "--locked", "--workspace", "--no-fail-fast"]);
-        tests.env("CHECKPOST_BIN_DIR", cargo.programs()?);
+        tests.env("CHECKPOST_BIN_DIR", Cargo::programs()?);
         if let Some(only) = &args.only {
             tests.arg(only);
         }
@@ -61,7 +61,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Cargo, set up the same way for every step.
 struct Cargo {
-    target: Option<PathBuf>,
     skips: PathBuf,
 }
 
@@ -69,27 +68,13 @@ impl Cargo {
     fn run(&self, args: &[&str]) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(args).env("CHECKPOST_SKIPS", &self.skips).env("CARGO_TERM_COLOR", "never");
-        if let Some(target) = &self.target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
         command
     }
 
     /// Where the built programs are.
-    fn programs(&self) -> anyhow::Result<PathBuf> {
-        let target = self.target.clone().map_or_else(target_folder, Ok)?;
-        Ok(target.join("debug"))
+    fn programs() -> anyhow::Result<PathBuf> {
+        Ok(target_folder()?.join("debug"))
     }
-}
-
-/// A fresh checkout in CI has no target folder worth keeping: one outside it stays warm.
-fn kept_target_folder() -> Option<PathBuf> {
-    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    if !in_ci || std::env::var_os("CARGO_TARGET_DIR").is_some() {
-        return None;
-    }
-    let home = std::env::var_os("HOME")?;
-    Some(PathBuf::from(home).join(".cache").join("checkpost-target"))
 }
 
 /// Builds the layers of the real servers now, where the user sees it, rather than within a test.
