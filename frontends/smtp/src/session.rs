@@ -1,8 +1,8 @@
 //! The proxy's session: SMTP or LMTP with a client on one side, with the next hop on the other,
 //! and one mail at a time in between. No I/O.
 //!
-//! The client's side is a [`Phase`]; the next hop's side is a queue of replies that are awaited
-//! ([`hop::Awaited`]). What the client asked that the next hop must answer waits there, so replies
+//! The client's side is a `Phase`; the next hop's side is a queue of replies that are awaited
+//! (`hop::Awaited`). What the client asked that the next hop must answer waits there, so replies
 //! go back in order whatever was pipelined. We own no mail: the client hears 250 for a content only
 //! after the next hop said so.
 
