@@ -57,6 +57,7 @@ fn configuration(listen: SocketAddr, next_hop: SocketAddr, _folder: &Path) -> St
          name = \"bench\"\n\
          listen = \"{listen}\"\n\
          next_hop = \"{next_hop}\"\n\
+         max_sessions_per_client = 500\n\
          \n\
          [filter.built-in]\n"
     )
