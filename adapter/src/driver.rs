@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use checkpost_core::{Abilities, Content, ContentWriter, Mail};
 use checkpost_wire::smtp::Stuffer;
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
@@ -130,6 +131,16 @@ impl Driver<'_> {
         let mut drain = self.host.drain.clone();
         let Some(stream) = self.stream(side) else { return Some(Answer::Closed(side)) };
         input.reserve(appetite);
+        if until <= Instant::now() {
+            // Only a look at what is there: tokio's timer would wait for its next millisecond. To
+            // yield lets it hear from the kernel first, so that a close just now is not overlooked.
+            tokio::task::yield_now().await;
+            return match stream.read_buf(input).now_or_never() {
+                None => Some(Answer::TimedOut(side)),
+                Some(Ok(0) | Err(_)) => Some(Answer::Closed(side)),
+                Some(Ok(_)) => None,
+            };
+        }
         tokio::select! {
             biased;
             read = stream.read_buf(input) => match read {

@@ -340,3 +340,18 @@ async fn a_silent_hop_holds_up_nobody_else() {
     let answered = tokio::time::timeout(Duration::from_millis(1), held.stream.read(&mut nothing)).await;
     assert!(answered.is_err(), "the first has no answer yet");
 }
+
+#[tokio::test]
+async fn a_client_that_is_gone_before_its_mail_is_handed_on_does_not_have_it_handed_on() {
+    // Its connection closes behind the final dot, at once, and no QUIT says that it is content.
+    let scene = scene(Options::default()).await;
+    let mut client = scene.client().await;
+    client.say("", &[220]).await;
+    client.say("EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n", &[250, 250, 250, 354]).await;
+    client.say([SMALL, b".\r\n"].concat(), &[]).await;
+    drop(client);
+    while scene.heard("RSET") == 0 && scene.contents().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(scene.contents().is_empty());
+}
