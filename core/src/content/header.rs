@@ -93,6 +93,12 @@ impl Header {
         Self { bytes, fields, body: position, complete }
     }
 
+    /// The same header with a copy of its own octets, so that it keeps nothing of the mail's content in memory.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes[..self.body]), ..self }
+    }
+
     /// All fields, in order.
     pub fn fields(&self) -> impl DoubleEndedIterator<Item = Field<'_>> {
         self.fields.iter().map(|range| Field {

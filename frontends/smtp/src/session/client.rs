@@ -597,9 +597,11 @@ impl Incoming {
         }
         self.storing = true;
         self.stored += self.body.len() as u64;
-        let piece = self.body.split().freeze();
+        // Taken whole: after a split the rest of the buffer would keep all of it, and grow into it again.
+        let piece = std::mem::take(&mut self.body).freeze();
         if self.header.is_none() {
-            self.header = Some(Header::parse(piece.slice(..piece.len().min(MAX_HEADER))));
+            // Its own octets: a slice would hold the whole piece in memory until the mail is gone.
+            self.header = Some(Header::parse(piece.slice(..piece.len().min(MAX_HEADER))).detached());
         }
         Some(Step::Store(piece))
     }
