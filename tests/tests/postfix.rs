@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use checkpost_postfix::setup::{self, Step};
 use checkpost_tests::{Clamd, Daemon, Postfix, Root, mails, program};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -128,6 +129,39 @@ fn after_queue_stops_eicar_without_a_bounce() {
         around.delivered(&[&clean]);
         // A bounce would go to a sender who is most likely forged.
         assert!(!around.postfix.log().contains("sender non-delivery notification"), "{}", around.said());
+    }
+}
+
+/// The entries that the program prints and the README shows, written by Postfix's own editor.
+#[test]
+fn the_entries_that_are_shipped_work() {
+    for recipe in &setup::RECIPES {
+        let Some(postfix) = Root::start_or_skip(&Postfix::new()) else { return };
+        let postconf = |arguments: &[&str]| {
+            let output = postfix.command("postconf").args(arguments).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        };
+        let mut reloads = false;
+        for step in recipe.steps {
+            match step {
+                Step::Main { name, value, .. } => postconf(&["-e", &format!("{name}={value}")]),
+                Step::Option { service, name, value, .. } => postconf(&["-P", &format!("{service}/{name}={value}")]),
+                Step::Service { service, entry, .. } => postconf(&["-Me", &format!("{service}={entry}")]),
+                Step::Reload => reloads = true,
+            }
+        }
+        assert!(reloads && postfix.command("postfix").arg("reload").status().unwrap().success());
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!("[daemon]\nstate = \"{}/state\"\n\n{}", folder.path().display(), recipe.way);
+        let command = postfix.net_command(program("checkpostd"));
+        let daemon = Daemon::start_in(command, folder.path(), &config, || postfix.connect(10025)).unwrap();
+        let mut around = Around { daemon: Some(daemon), folder, config, postfix, clamd: None };
+        let clean = clean();
+        assert!(around.send(&clean).accepted(), "{}", around.said());
+        let told = around.send(&infected());
+        assert_eq!(told.accepted(), recipe.kind == "postfix-after-queue", "{told:?} {}", around.said());
+        around.delivered(&[&clean]);
+        assert!(around.daemon.take().unwrap().stop().unwrap().success());
     }
 }
 

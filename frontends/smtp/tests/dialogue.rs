@@ -156,6 +156,21 @@ fn a_command_behind_an_overlong_recipient_waits_its_turn() {
 }
 
 #[test]
+fn internationalised_mail_goes_only_where_it_is_taken() {
+    let words = "S: 220
+        C: EHLO c
+        S: 250
+        C: MAIL FROM:<a@x> SMTPUTF8
+        S: 250 2.1.0
+        C: RCPT TO:<b@x>
+        S: 550 5.6.7
+        C: RSET
+        S: 250";
+    let setup = || plain().hop(|hop| hop.without("SMTPUTF8"));
+    check("utf8", setup, words, nothing);
+}
+
+#[test]
 fn too_many_recipients() {
     let words = "C: RCPT TO:<c@x>
         S: 250

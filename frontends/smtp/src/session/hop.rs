@@ -575,7 +575,7 @@ impl Proxy {
                 transaction.pending -= 1;
             }
             let mut text = BytesMut::new();
-            let refusal = "Next mail server does not take internationalised addresses";
+            let refusal = "Next mail server does not take internationalised mail";
             checkpost_wire::smtp::reply::write_reply(&mut text, 550, Some((5, 6, 7)), refusal);
             self.hop.say_after(text.freeze());
             return;
@@ -739,9 +739,10 @@ impl Proxy {
     }
 }
 
-/// A recipient or sender that only SMTPUTF8 can carry.
+/// Only SMTPUTF8 can carry it: addresses, or header fields, which the client says by the parameter
+/// (RFC 6531 section 3.4: never to a server without it).
 fn needs_smtputf8(transaction: &Transaction, recipient: &Recipient) -> bool {
-    !transaction.sender.as_str().is_ascii() || !recipient.path.as_str().is_ascii()
+    transaction.params.smtputf8() || !transaction.sender.as_str().is_ascii() || !recipient.path.as_str().is_ascii()
 }
 
 /// Room for what we may add to a mail, in the SIZE that we declare.
