@@ -2,13 +2,14 @@
 //! and one mail at a time in between. No I/O.
 //!
 //! The client's side is a `Phase`; the next hop's side is a queue of replies that are awaited
-//! (`hop::Awaited`). What the client asked that the next hop must answer waits there, so replies
+//! (`link::Awaited`). What the client asked that the next hop must answer waits there, so replies
 //! go back in order whatever was pipelined. We own no mail: the client hears 250 for a content only
 //! after the next hop said so.
 
 mod client;
 mod delivery;
 mod hop;
+mod link;
 mod transaction;
 
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ use checkpost_wire::smtp::{Attribute, Attributes, BareNewline, BdatDecoder, Data
 
 use crate::config::Settings;
 use crate::report::Report;
-use hop::HopState;
+use link::HopState;
 use transaction::Transaction;
 
 /// RFC 5321 section 4.5.3.1.4 says 512 octets for a command, and extensions add to it; a line of an

@@ -11,7 +11,7 @@ use checkpost_wire::smtp::{
     Extensions, LineEvent, Ours, Params, Path, PeerReply, ProxyHeader, write_ehlo, write_reply,
 };
 
-use super::hop::Goal;
+use super::link::Goal;
 use super::transaction::{Recipient, Transaction};
 use super::{Fault, Greeted, Incoming, Phase, Proxy};
 use crate::config::Settings;

@@ -13,7 +13,7 @@ use checkpost_core::{Disposition, Edit, Envelope, MailId};
 use checkpost_wire::smtp::received::Received;
 use checkpost_wire::smtp::reply::{PeerReply, write_reply};
 
-use super::hop::{Awaited, Goal};
+use super::link::{Awaited, Goal};
 use super::{Fault, Greeted, Incoming, Phase, Proxy};
 use crate::edit;
 use crate::report::{Fate, Report};
