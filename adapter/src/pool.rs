@@ -25,6 +25,8 @@ pub struct Pool {
 
 struct Kept {
     stream: BoxStream,
+    /// [`Target::farewell`].
+    farewell: &'static [u8],
     note: Arc<dyn Any + Send + Sync>,
     since: Instant,
 }
@@ -36,8 +38,8 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), limit, keep_for })
     }
 
-    /// Closes what was kept too long, once a second, as long as the pool lives. SMTP's QUIT is sent
-    /// so that the next hop does not log a lost connection.
+    /// Closes what was kept too long, once a second, as long as the pool lives. The target's
+    /// farewell is said, so that the next hop does not log a lost connection.
     pub fn spawn_sweeper(self: &Arc<Self>) {
         let pool: Weak<Self> = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -61,27 +63,27 @@ impl Pool {
 
     /// Keeps a connection, unless there are enough.
     pub fn keep(&self, target: &Target, stream: BoxStream, note: Arc<dyn Any + Send + Sync>) {
-        let kept = Kept { stream, note, since: Instant::now() };
+        let kept = Kept { stream, farewell: target.farewell, note, since: Instant::now() };
         let mut idle = self.lock();
         if let Some(list) = idle.get_mut(target) {
             if list.len() < self.limit {
                 list.push(kept);
             } else {
                 drop(idle);
-                say_goodbye(kept.stream);
+                say_goodbye(kept);
             }
         } else if self.limit > 0 {
             idle.insert(target.clone(), vec![kept]);
         } else {
             drop(idle);
-            say_goodbye(kept.stream);
+            say_goodbye(kept);
         }
     }
 
     /// Closes all, for the end of the program.
     pub fn close(&self) {
         let all = std::mem::take(&mut *self.lock());
-        all.into_values().flatten().for_each(|kept| say_goodbye(kept.stream));
+        all.into_values().flatten().for_each(say_goodbye);
     }
 
     fn sweep(&self, now: Instant) {
@@ -91,7 +93,7 @@ impl Pool {
             old.extend(list.drain(..kept));
             !list.is_empty()
         });
-        old.into_iter().for_each(|kept| say_goodbye(kept.stream));
+        old.into_iter().for_each(say_goodbye);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Target, Vec<Kept>>> {
@@ -106,11 +108,12 @@ fn stands(stream: &mut BoxStream) -> bool {
     stream.read(&mut byte).now_or_never().is_none()
 }
 
-fn say_goodbye(mut stream: BoxStream) {
+fn say_goodbye(kept: Kept) {
+    let Kept { mut stream, farewell: words, .. } = kept;
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(async move {
             let farewell = async {
-                stream.write_all(b"QUIT\r\n").await?;
+                stream.write_all(words).await?;
                 stream.read(&mut [0; 256]).await
             };
             // Whether it hears us or not makes no difference to any mail.

@@ -120,6 +120,8 @@ pub struct Target {
     pub tls_verify: bool,
     /// May a kept connection be used?
     pub reuse: bool,
+    /// What is said on a kept connection before it is closed, in the protocol's own words.
+    pub farewell: &'static [u8],
     /// Until the connection (and TLS) must stand.
     pub timeout: Duration,
 }

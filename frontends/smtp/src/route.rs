@@ -92,6 +92,7 @@ impl Hop {
             tls_name: None,
             tls_verify: self.verify && self.tls != HopTls::Opportunistic,
             reuse,
+            farewell: b"QUIT\r\n",
             timeout: self.connect_timeout,
         })
     }

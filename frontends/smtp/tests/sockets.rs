@@ -161,6 +161,7 @@ impl Scene {
             tls_name: None,
             tls_verify: false,
             reuse: false,
+            farewell: b"QUIT\r\n",
             timeout: Duration::from_secs(5),
         };
         Client::new(self.connectors.secure(&target, client.stream).await.unwrap())
