@@ -1,4 +1,4 @@
-//! A small, plain SMTP client: one mail, every answer kept. No TLS, no pipelining, no extensions.
+//! A small, plain SMTP client: every answer kept. No TLS, no pipelining, no extensions.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -56,45 +56,86 @@ impl Told {
 /// Sends `message` (lines ending with CRLF) over a fresh connection as `client.example.net`. Refusals
 /// are results; an error means that the connection or the server's syntax broke.
 pub fn send(stream: TcpStream, from: &str, to: &[&str], message: &[u8]) -> io::Result<Told> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut server = Server { read: BufReader::new(stream.try_clone()?), write: stream };
-    expect(&server.answer()?)?;
-    expect(&server.ask("EHLO client.example.net")?)?;
-    let sender = server.ask(&format!("MAIL FROM:<{from}>"))?;
-    let mut told = Told { sender, recipients: Vec::new(), end: None };
-    if told.sender.is_positive() {
-        for recipient in to {
-            let answer = server.ask(&format!("RCPT TO:<{recipient}>"))?;
-            told.recipients.push(((*recipient).to_owned(), answer));
-        }
-    }
-    if told.recipients.iter().any(|(_, answer)| answer.is_positive()) {
-        let mut end = server.ask("DATA")?;
-        if end.code == 354 {
-            server.write.write_all(&stuffed(message))?;
-            end = server.answer()?;
-        }
-        told.end = Some(end);
-    }
-    // The mail's fate is known; a server that has closed already did nothing wrong to us.
-    let _ = server.ask("QUIT");
+    let mut client = Client::open(stream, "client.example.net")?;
+    expect(&client.greeting)?;
+    expect(&client.hello)?;
+    let told = client.mail(from, to, message)?;
+    client.quit();
     Ok(told)
 }
 
-struct Server {
+/// A connection to a server, for several mails one after the other.
+#[derive(Debug)]
+pub struct Client {
     read: BufReader<TcpStream>,
     write: TcpStream,
+    /// What the server said at first.
+    pub greeting: Answer,
+    /// What it said to EHLO.
+    pub hello: Answer,
 }
 
-impl Server {
-    fn ask(&mut self, command: &str) -> io::Result<Answer> {
-        self.write.write_all(format!("{command}\r\n").as_bytes())?;
+impl Client {
+    /// Waits for the greeting and says EHLO with `name`. That the server refuses either is a result.
+    pub fn open(stream: TcpStream, name: &str) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        let nothing = Answer { code: 0, text: String::new() };
+        let read = BufReader::new(stream.try_clone()?);
+        let mut client = Self { read, write: stream, greeting: nothing.clone(), hello: nothing };
+        client.greeting = client.answer()?;
+        client.hello = client.ask(&format!("EHLO {name}"))?;
+        Ok(client)
+    }
+
+    /// Sends one mail, as far as the server lets it come. `from` may have parameters behind a `>`, as
+    /// `a@b> BODY=8BITMIME`.
+    pub fn mail(&mut self, from: &str, to: &[&str], message: &[u8]) -> io::Result<Told> {
+        let mut told = self.envelope(from, to)?;
+        if told.recipients.iter().any(|(_, answer)| answer.is_positive()) {
+            let mut end = self.ask("DATA")?;
+            if end.code == 354 {
+                self.write.write_all(&stuffed(message))?;
+                end = self.answer()?;
+            }
+            told.end = Some(end);
+        }
+        Ok(told)
+    }
+
+    /// Sends MAIL and RCPT, and nothing behind them.
+    pub fn envelope(&mut self, from: &str, to: &[&str]) -> io::Result<Told> {
+        let (from, parameters) = from.split_once('>').unwrap_or((from, ""));
+        let sender = self.ask(&format!("MAIL FROM:<{from}>{parameters}"))?;
+        let mut told = Told { sender, recipients: Vec::new(), end: None };
+        if told.sender.is_positive() {
+            for recipient in to {
+                let answer = self.ask(&format!("RCPT TO:<{recipient}>"))?;
+                told.recipients.push(((*recipient).to_owned(), answer));
+            }
+        }
+        Ok(told)
+    }
+
+    /// Sends one line and hears the answer to it.
+    pub fn ask(&mut self, command: &str) -> io::Result<Answer> {
+        self.write(format!("{command}\r\n").as_bytes())?;
         self.answer()
     }
 
-    fn answer(&mut self) -> io::Result<Answer> {
+    /// Sends octets as they are.
+    pub fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.write.write_all(octets)
+    }
+
+    /// Says goodbye. A server that has closed already did nothing wrong to us.
+    pub fn quit(mut self) {
+        let _ = self.ask("QUIT");
+    }
+
+    /// Hears one answer.
+    pub fn answer(&mut self) -> io::Result<Answer> {
         let mut texts = Vec::new();
         loop {
             let mut line = Vec::new();

@@ -54,6 +54,22 @@ pub trait Recipe {
 
     /// Files for `/lab/setup`, as name and content, read by `start`.
     fn setup(&self) -> Vec<(&'static str, String)>;
+
+    /// Where mails lie that are not delivered yet. A server without a queue has none.
+    fn queue(&self) -> Queue {
+        Queue::default()
+    }
+}
+
+/// The folders of a server's queue. Each entry is an absolute path in the root, the last part of which
+/// is how the names of the files begin that stand for one mail each; after a `/` it is any file, in any
+/// depth.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Queue {
+    /// To be delivered, now or later.
+    pub waiting: &'static [&'static str],
+    /// Held or quarantined: not delivered until somebody releases them.
+    pub held: &'static [&'static str],
 }
 
 /// Begins the line in a recipe that ends what the cached layer depends on.

@@ -23,14 +23,16 @@ mod lab;
 pub mod mails;
 mod postfix;
 mod root;
+mod sendmail;
 mod sink;
 mod skip;
 
 pub use clamd::Clamd;
-pub use client::{Answer, Told, send};
+pub use client::{Answer, Client, Told, send};
 pub use daemon::{Daemon, program};
-pub use lab::{Lab, Recipe};
+pub use lab::{Lab, Queue, Recipe};
 pub use postfix::Postfix;
 pub use root::{Builder, Root, StartError};
+pub use sendmail::Sendmail;
 pub use sink::Sink;
 pub use skip::{Skip, skip};

@@ -1,7 +1,7 @@
 //! The Postfix recipe's settings. The entries that put Checkpost around it are here as a test wants
 //! them; what an administrator writes is in `plugins/postfix`.
 
-use crate::Recipe;
+use crate::{Queue, Recipe};
 
 /// A Postfix for the domain `example.test` with users `alice` and `bob`, delivering to `~/Maildir`.
 /// It listens on 127.0.0.1:25.
@@ -9,6 +9,7 @@ use crate::Recipe;
 pub struct Postfix {
     main_cf: Vec<(String, String)>,
     master_cf: Vec<String>,
+    aliases: String,
 }
 
 impl Postfix {
@@ -28,6 +29,14 @@ impl Postfix {
     #[must_use]
     pub fn master_cf(mut self, entry: &str) -> Self {
         self.master_cf.push(entry.to_owned());
+        self
+    }
+
+    /// Adds a line to the aliases, as `staff: alice, bob`.
+    #[must_use]
+    pub fn alias(mut self, line: &str) -> Self {
+        self.aliases.push_str(line);
+        self.aliases.push('\n');
         self
     }
 
@@ -56,6 +65,20 @@ impl Postfix {
                 "{BACK} -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters"
             ))
     }
+
+    /// Mail goes through the milter at `socket` (as [`Postfix::MILTER`] or `inet:127.0.0.1:12768`), that
+    /// of clients and that of `/usr/sbin/sendmail`. `default_action` is what Postfix does without it.
+    #[must_use]
+    pub fn milter(self, socket: &str, default_action: &str) -> Self {
+        self.main_cf("smtpd_milters", socket)
+            .main_cf("non_smtpd_milters", socket)
+            .main_cf("milter_default_action", default_action)
+            .main_cf("milter_protocol", "6")
+    }
+
+    /// The socket that is `milter/milter.sock` in the root's shared folder. smtpd is chrooted in
+    /// `/var/spool/postfix`, and paths count from there.
+    pub const MILTER: &str = "unix:checkpost/milter.sock";
 }
 
 /// The listener that takes checked mail back.
@@ -77,6 +100,18 @@ impl Recipe for Postfix {
     fn setup(&self) -> Vec<(&'static str, String)> {
         let main_cf: String = self.main_cf.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
         let master_cf: String = self.master_cf.iter().map(|entry| format!("{entry}\n")).collect();
-        vec![("main.cf", main_cf), ("master.cf", master_cf)]
+        vec![("main.cf", main_cf), ("master.cf", master_cf), ("aliases", self.aliases.clone())]
+    }
+
+    fn queue(&self) -> Queue {
+        Queue {
+            waiting: &[
+                "/var/spool/postfix/maildrop/",
+                "/var/spool/postfix/incoming/",
+                "/var/spool/postfix/active/",
+                "/var/spool/postfix/deferred/",
+            ],
+            held: &["/var/spool/postfix/hold/"],
+        }
     }
 }

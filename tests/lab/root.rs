@@ -6,15 +6,15 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::cache::{self, Instance, last_lines};
-use crate::client::{self, Told};
-use crate::lab::{Lab, Recipe};
+use crate::client::{self, Client, Told};
+use crate::lab::{Lab, Queue, Recipe};
 use crate::{Skip, skip};
 
 /// A start takes well under a second; a machine under heavy load gets a minute.
@@ -51,6 +51,8 @@ pub struct Root {
     lifeline: Option<ChildStdin>,
     /// Process 1 as seen from here.
     pid: u32,
+    /// Where its server keeps mail.
+    queue: Queue,
     /// Removed after everything above has ended.
     instance: Instance,
 }
@@ -128,7 +130,7 @@ impl<'a> Builder<'a> {
         let mut outer = command.spawn()?;
         let lifeline = outer.stdin.take();
         let said = outer.stdout.take();
-        let mut root = Root { outer, lifeline, pid: 0, instance };
+        let mut root = Root { outer, lifeline, pid: 0, queue: self.recipe.queue(), instance };
         let told = said.map_or(Err("no output"), |said| await_ready(said, |pid| root.pid = pid));
         match told {
             Ok(()) => Ok(root),
@@ -227,6 +229,28 @@ impl Root {
         client::send(self.connect(25)?, from, to, message)
     }
 
+    /// Opens a session with port 25, as `client.example.net`.
+    pub fn client(&self) -> io::Result<Client> {
+        Client::open(self.connect(25)?, "client.example.net")
+    }
+
+    /// Gives a mail (lines ending with LF) to the root's `/usr/sbin/sendmail`, as `alice`, with `from`
+    /// as the envelope's sender.
+    pub fn submit(&self, from: &str, to: &[&str], message: &[u8]) -> io::Result<Output> {
+        let mut sendmail = self
+            .command_as("alice", "/usr/sbin/sendmail")
+            .args(["-i", "-f", from, "--"])
+            .args(to)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut input) = sendmail.stdin.take() {
+            io::Write::write_all(&mut input, message)?;
+        }
+        sendmail.wait_with_output()
+    }
+
     /// The mails in the Maildir of `user`, oldest first, as stored: lines end with LF.
     pub fn mailbox(&self, user: &str) -> Vec<Vec<u8>> {
         let maildir = self.path(&format!("/home/{user}/Maildir"));
@@ -255,12 +279,14 @@ impl Root {
         mails
     }
 
-    /// How many mails are in Postfix's queue, held and undelivered ones among them.
+    /// How many mails are in the server's queue, held ones among them.
     pub fn queue_len(&self) -> usize {
-        ["maildrop", "incoming", "active", "deferred", "hold"]
-            .iter()
-            .map(|queue| files(&self.path(&format!("/var/spool/postfix/{queue}"))))
-            .sum()
+        self.count(self.queue.waiting) + self.held_len()
+    }
+
+    /// How many mails the server holds, or has in its quarantine.
+    pub fn held_len(&self) -> usize {
+        self.count(self.queue.held)
     }
 
     /// Waits until the queue is empty; false if it is not within `timeout`.
@@ -290,6 +316,14 @@ impl Root {
     /// path of a Unix socket.
     pub fn shared(&self) -> PathBuf {
         self.instance.path.join("shared")
+    }
+
+    fn count(&self, places: &[&str]) -> usize {
+        let files = |place: &&str| {
+            let (folder, prefix) = place.rsplit_once('/').unwrap_or(("", place));
+            files(&self.path(folder), prefix)
+        };
+        places.iter().map(files).sum()
     }
 
     fn inside(&self, run: &[&str]) -> Command {
@@ -353,13 +387,14 @@ fn wait(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-fn files(folder: &Path) -> usize {
+/// The files below `folder` whose names begin with `prefix`.
+fn files(folder: &Path, prefix: &str) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&entry.path()),
-            Ok(_) => 1,
+            Ok(kind) if kind.is_dir() => files(&entry.path(), prefix),
+            Ok(_) => usize::from(entry.file_name().to_string_lossy().starts_with(prefix)),
             Err(_) => 0,
         })
         .sum()

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use checkpost_tests::{Clamd, Postfix, Root, mails};
+use checkpost_tests::{Clamd, Postfix, Root, Sendmail, mails};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -27,6 +27,28 @@ fn postfix_delivers_to_the_byte() {
     let told = root.send("sender@example.net", &["nobody-here@example.test"], &mail).unwrap();
     assert!(!told.accepted());
     assert_eq!(told.last().code, 550);
+}
+
+#[test]
+fn sendmail_delivers_to_the_byte() {
+    let sendmail = Sendmail::new().alias("staff: alice, bob");
+    let Some(root) = Root::start_or_skip(&sendmail) else { return };
+    let text = format!(".dot\nplain text\nFrom here on\n.\nGr\u{fc}\u{df}e\n{}\nend\n", "long ".repeat(180));
+    let mail = mails::plain("sender@example.net", "alice@example.test", "plain", &text);
+    let told = root.send("sender@example.net", &["alice@example.test"], &mail).unwrap();
+    assert!(told.accepted(), "{told:?}");
+    let there = root.wait_mailbox("alice", 1, SOON);
+    assert_eq!(there.len(), 1, "{}", root.log());
+    assert!(there[0].ends_with(&mails::as_stored(&mail)), "{}", String::from_utf8_lossy(&there[0]));
+    assert!(there[0].starts_with(b"Return-Path: <sender@example.net>\n"), "{}", String::from_utf8_lossy(&there[0]));
+    assert!(root.wait_queue_empty(SOON), "{}", root.log());
+    assert!(root.wait_log("stat=Sent", SOON));
+    // By way of the submission program, and of an alias.
+    let output = root.submit("alice@example.test", &["staff"], b"Subject: local\n\ntext\n").unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(root.wait_mailbox("bob", 1, SOON).len(), 1, "{}", root.log());
+    assert_eq!(root.wait_mailbox("alice", 2, SOON).len(), 2, "{}", root.log());
+    assert!(root.wait_queue_empty(SOON), "{}", root.log());
 }
 
 #[test]

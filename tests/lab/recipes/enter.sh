@@ -66,6 +66,24 @@ await_socket() {
 	echo "$1 did not appear" >&2
 	return 1
 }
+# await_port PORT: until somebody listens on 127.0.0.1 or on all addresses; at most 60 s. Nobody is
+# asked, so no server's log has a client that only looked.
+await_port() {
+	local tries line
+	printf -v line ':%04X 00000000:0000 0A' "$1"
+	for ((tries = 0; tries < 3000; tries++)); do
+		! grep -q "$line" /proc/net/tcp || return 0
+		sleep 0.02
+	done
+	echo "nobody listens on port $1" >&2
+	return 1
+}
+# show_milter FOLDER: the milter's socket is in /lab/shared/milter for those outside, and here for the
+# server: no one but root may write there, since MTAs look after the folders above a socket.
+show_milter() {
+	mkdir -p -m 755 /lab/shared/milter "$1"
+	mount --bind /lab/shared/milter "$1"
+}
 preseed() { :; }
 start() { :; }
 . "/lab/setup/$recipe.sh"

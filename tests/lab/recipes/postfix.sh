@@ -29,6 +29,12 @@ start() {
 		read -r name type _ <<<"$line"
 		[[ -z $name ]] || postconf -Me "$name/$type=$line"
 	done </lab/setup/master.cf
+	# A line of aliases, as `staff: alice, bob`.
+	if [[ -s /lab/setup/aliases ]]; then
+		cat /lab/setup/aliases >>/etc/aliases
+		newaliases
+	fi
+	show_milter /var/spool/postfix/checkpost
 	# Returns when master(8) listens on every port.
 	postfix start
 }
