@@ -146,6 +146,8 @@ pub struct HandedOn {
     pub recipients: Vec<String>,
     /// To the byte.
     pub content: Vec<u8>,
+    /// Kept in the MTA's own quarantine.
+    pub held: bool,
 }
 
 /// What came of a scene.
@@ -161,6 +163,7 @@ pub struct Played {
 pub fn edited(content: &[u8], edits: &Arc<[Edit]>) -> Vec<u8> {
     let text = String::from_utf8(content.to_vec()).expect("a test's mail is text");
     let (head, body) = text.split_once("\r\n\r\n").expect("a test's mail has a header and a body");
+    let mut body = body.to_owned();
     let mut fields: Vec<String> = Vec::new();
     for line in head.split("\r\n") {
         match fields.last_mut() {
@@ -169,19 +172,40 @@ pub fn edited(content: &[u8], edits: &Arc<[Edit]>) -> Vec<u8> {
         }
     }
     let name_is = |field: &str, name: &str| field.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
-    let mut top = Vec::new();
+    let (mut top, mut bottom) = (Vec::new(), Vec::new());
     for edit in edits.iter() {
         match edit {
             Edit::AddHeader(field) => top.insert(0, field.to_string()),
+            Edit::AppendHeader(field) => bottom.push(field.to_string()),
+            Edit::SetHeader(set) => {
+                let mut found = false;
+                for field in fields.iter_mut().filter(|field| name_is(field, set.name.as_str())) {
+                    let old = std::mem::replace(field, if found { String::new() } else { set.to_string() });
+                    // The spelling of the name that is there stays.
+                    if !found {
+                        *field = format!("{}: {}", old.split(':').next().unwrap_or_default(), set.value.as_str());
+                    }
+                    found = true;
+                }
+                assert!(found, "a test sets a field that is there");
+                fields.retain(|field| !field.is_empty());
+            }
             Edit::RemoveHeader(name) => fields.retain(|field| !name_is(field, name.as_str())),
             Edit::TagSubject(tag) => {
                 let subject = fields.iter_mut().find(|field| name_is(field, "Subject"));
                 let subject = subject.expect("a test's mail has a subject");
                 *subject = subject.replacen("Subject: ", &format!("Subject: {} ", tag.as_str()), 1);
             }
-            _ => {}
+            Edit::ReplaceBody(new) => {
+                let octets = new.octets().to_vec();
+                body = String::from_utf8(octets).expect("a test's body is text");
+                top.extend(new.fields().map(|(name, value)| format!("{name}: {value}")));
+            }
+            Edit::AddRecipient(_) | Edit::ChangeSender(_) => {}
+            other => panic!("no test has {other:?} yet"),
         }
     }
     top.extend(fields);
+    top.append(&mut bottom);
     format!("{}\r\n\r\n{body}", top.join("\r\n")).into_bytes()
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::host::Host;
-use crate::session::{Answer, Outgoing, Piece, Session, Side, Step, Submission, Target};
+use crate::session::{Answer, Heartbeat, Outgoing, Piece, Session, Side, Step, Submission, Target};
 use crate::stream::{BoxStream, connect};
 
 /// What a driver has to know of a way.
@@ -37,7 +37,7 @@ pub async fn drive<S: Session>(session: &mut S, stream: BoxStream, host: &Host, 
         match step {
             Step::Close => break,
             // To read from a peer that is gone would tell the session a second time; it asks anew.
-            Step::Read { .. } if lost.is_some() => {}
+            Step::Read { .. } | Step::Flush if lost.is_some() => {}
             step => {
                 if let Some(answer) = driver.take(session, step).await {
                     session.resolve(answer, Instant::now());
@@ -115,6 +115,7 @@ impl Driver<'_> {
                 self.target = None;
                 None
             }
+            Step::Flush => Some(Answer::Flushed),
             Step::Close => None,
         }
     }
@@ -210,11 +211,9 @@ impl Driver<'_> {
         }
     }
 
-    /// Disks may be slow: writing happens on a thread that may wait.
     async fn store(&mut self, bytes: bytes::Bytes) -> Answer {
-        let mut writer = self.writer.take().unwrap_or_else(|| ContentWriter::new(Arc::clone(&self.host.spool)));
-        let stored = tokio::task::spawn_blocking(move || writer.append(&bytes).map(|()| writer)).await;
-        match stored.map_err(io::Error::other).flatten() {
+        let writer = self.writer.take().unwrap_or_else(|| ContentWriter::new(Arc::clone(&self.host.spool)));
+        match append(writer, bytes).await {
             Ok(writer) => {
                 self.writer = Some(writer);
                 Answer::Stored
@@ -224,23 +223,46 @@ impl Driver<'_> {
     }
 
     async fn judge(&mut self, submission: Submission) -> Answer {
-        let Submission { id, envelope, origin, tail } = submission;
-        let content = if self.writer.is_some() {
-            if !tail.is_empty()
-                && let Answer::NotStored(error) = self.store(tail).await
-            {
-                return Answer::NotStored(error);
-            }
-            match self.writer.take() {
-                Some(writer) => writer.finish(),
-                None => return Answer::NotStored("the spool lost the content".into()),
-            }
-        } else {
-            Content::from(tail)
+        let Submission { id, envelope, origin, tail, abilities, heartbeat } = submission;
+        let writer = self.writer.take();
+        let abilities = abilities.unwrap_or(self.terms.abilities);
+        let (host, judge_within) = (self.host, self.terms.judge_within);
+        let deadline = Instant::now() + judge_within;
+        let work = async move {
+            let content = match writer {
+                None => Content::from(tail),
+                Some(writer) if tail.is_empty() => writer.finish(),
+                Some(writer) => match append(writer, tail).await {
+                    Ok(writer) => writer.finish(),
+                    Err(error) => return Answer::NotStored(error.to_string()),
+                },
+            };
+            let mail = Mail { id, envelope, origin, content };
+            Answer::Judged(Box::new(host.judge(mail, &abilities, deadline).await))
         };
-        let mail = Mail { id, envelope, origin, content };
-        let deadline = Instant::now() + self.terms.judge_within;
-        Answer::Judged(Box::new(self.host.judge(mail, &self.terms.abilities, deadline).await))
+        match heartbeat {
+            None => work.await,
+            Some(heartbeat) => self.with_heartbeat(heartbeat, work).await,
+        }
+    }
+
+    /// Most mails are judged long before the first beat, and then no timer is made.
+    async fn with_heartbeat(&mut self, heartbeat: Heartbeat, work: impl Future<Output = Answer>) -> Answer {
+        let mut work = std::pin::pin!(work);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(heartbeat.every, &mut work).await {
+                return answer;
+            }
+            let Some(client) = &mut self.client else { return Answer::Closed(Side::Client) };
+            let beat = async {
+                client.write_all(heartbeat.octets).await?;
+                client.flush().await
+            };
+            if !tokio::time::timeout(self.terms.write_stall, beat).await.is_ok_and(|written| written.is_ok()) {
+                self.client = None;
+                return Answer::Closed(Side::Client);
+            }
+        }
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> io::Result<()> {
@@ -348,6 +370,12 @@ async fn read_block(content: Content, offset: u64, want: usize, mut buffer: Vec<
         if count == want { Ok(buffer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     });
     read.await.map_err(io::Error::other)?
+}
+
+/// Disks may be slow: writing happens on a thread that may wait.
+async fn append(mut writer: ContentWriter, bytes: bytes::Bytes) -> io::Result<ContentWriter> {
+    let appended = tokio::task::spawn_blocking(move || writer.append(&bytes).map(|()| writer)).await;
+    appended.map_err(io::Error::other).flatten()
 }
 
 async fn write_out(stream: &mut BoxStream, output: &mut BytesMut) -> io::Result<()> {

@@ -10,6 +10,7 @@ pub mod driver;
 pub mod host;
 pub mod listen;
 pub mod pool;
+pub mod report;
 pub mod session;
 pub mod stream;
 pub mod tls;

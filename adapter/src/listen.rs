@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::address::SocketAddress;
-use crate::stream::Connection;
+use crate::stream::{BoxStream, Connection, QuickAck};
 use crate::way::Listen;
 
 /// What the kernel may queue for us: under a burst of connections a short queue drops SYNs, and the
@@ -75,7 +75,9 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 let plain = |address: SocketAddr| (address.ip().to_canonical(), address.port());
                 let local = stream.local_addr().ok().map(plain);
-                Ok(Connection { stream: Box::new(stream), peer: Some(plain(peer)), local })
+                let stream: BoxStream =
+                    if self.listen.quick_ack { Box::new(QuickAck(stream)) } else { Box::new(stream) };
+                Ok(Connection { stream, peer: Some(plain(peer)), local })
             }
             Bound::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use checkpost_core::{Content, Envelope, MailId, Origin};
+use checkpost_core::{Abilities, Content, Envelope, MailId, Origin};
 
 use crate::address::SocketAddress;
 use crate::host::Judged;
@@ -66,7 +66,8 @@ pub enum Step {
     Store(Bytes),
     /// Forget what was stored: the mail was given up.
     Forget,
-    /// A whole mail is here. Answered by [`Answer::Judged`].
+    /// A whole mail is here. Answered by [`Answer::Judged`], [`Answer::NotStored`], or
+    /// [`Answer::Closed`] when the client did not take the heartbeat.
     Judge(Box<Submission>),
     /// Send a content to the next hop. Answered by [`Answer::Sent`] or [`Answer::Closed`].
     Send(Box<Outgoing>),
@@ -75,6 +76,9 @@ pub enum Step {
     KeepHop(Arc<dyn Any + Send + Sync>),
     /// Close the next hop's connection at once. What was sent so far must not be ended by it.
     DropHop,
+    /// Tell when all that is in the outputs is written. Answered by [`Answer::Flushed`] or
+    /// [`Answer::Closed`].
+    Flush,
     /// Write out what is left and close the client's connection (and the hop's).
     Close,
 }
@@ -99,6 +103,8 @@ pub enum Answer {
     Judged(Box<Judged>),
     /// The content was written out.
     Sent,
+    /// Everything was written out.
+    Flushed,
     /// This side closed its connection, or it broke.
     Closed(Side),
     /// [`Step::Read`]'s time has passed.
@@ -137,6 +143,26 @@ pub struct Submission {
     pub origin: Origin,
     /// The bytes that were not stored.
     pub tail: Bytes,
+    /// What this connection can do, when that is less than the way can; `None`: as the way.
+    pub abilities: Option<Abilities>,
+    /// Said to the client as long as the check takes, so that its time does not run out.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, Copy)]
+pub struct Heartbeat {
+    /// How often.
+    pub every: Duration,
+    /// In the protocol's own words.
+    pub octets: &'static [u8],
+}
+
+impl Submission {
+    /// With the way's own abilities and without a heartbeat.
+    pub fn new(id: MailId, envelope: Envelope, origin: Origin, tail: Bytes) -> Self {
+        Self { id, envelope, origin, tail, abilities: None, heartbeat: None }
+    }
 }
 
 /// A content on its way to the next hop.

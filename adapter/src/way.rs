@@ -50,4 +50,7 @@ pub struct Listen {
     pub address: SocketAddress,
     /// A Unix socket's permission bits; 0o660 unless configured.
     pub mode: u32,
+    /// TCP: acknowledge at once what comes, for peers that write a command in two pieces and would wait
+    /// 40 ms for the acknowledgement of the first.
+    pub quick_ack: bool,
 }

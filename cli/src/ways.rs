@@ -2,8 +2,8 @@
 //! program's own data and from `fit` itself, so it cannot differ from what happens.
 
 use checkpost_adapter::Kind;
+use checkpost_core::edit::HeaderField;
 use checkpost_core::fit::Answer;
-use checkpost_core::verdict::HeaderField;
 use checkpost_core::{
     Abilities, Content, Disposition, Edit, Envelope, Finding, Mail, MailId, Origin, Outcome, Rejection, Verdict, fit,
 };
@@ -31,16 +31,30 @@ pub(crate) fn run(common: &Common) -> anyhow::Result<u8> {
     let yes = |has: bool| if has { "yes" } else { "no" };
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["kind", "replies", "refusal", "headers", "leave out recipients", "contents by recipient"]);
+    table.set_header([
+        "kind",
+        "replies",
+        "refusal",
+        "headers",
+        "body",
+        "leave out, add recipients",
+        "contents by recipient",
+        "sender",
+        "hold",
+    ]);
     for row in &rows {
-        let Abilities { edit_headers, drop_recipients, contents_by_recipient, .. } = row.kind.abilities;
+        let Abilities { edit_headers, edit_body, drop_recipients, add_recipients, contents_by_recipient, .. } =
+            row.kind.abilities;
         table.add_row([
             row.kind.name.to_owned(),
             word(&row.kind.abilities.replies)?,
             word(&row.kind.abilities.refusal)?,
             yes(edit_headers).to_owned(),
-            yes(drop_recipients).to_owned(),
+            yes(edit_body).to_owned(),
+            format!("{}, {}", yes(drop_recipients), yes(add_recipients)),
             yes(contents_by_recipient).to_owned(),
+            yes(row.kind.abilities.change_sender).to_owned(),
+            yes(row.kind.abilities.hold).to_owned(),
         ]);
     }
     print::line(&table.to_string());

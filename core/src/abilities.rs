@@ -10,6 +10,14 @@ pub struct Abilities {
     pub refusal: Refusal,
     /// Can header fields be added, removed and changed?
     pub edit_headers: bool,
+    /// Can the body be replaced?
+    pub edit_body: bool,
+    /// Can recipients be added?
+    pub add_recipients: bool,
+    /// Can the envelope's sender be changed?
+    pub change_sender: bool,
+    /// Can the MTA be told to keep the mail, whole and for all its recipients, in its own quarantine?
+    pub hold: bool,
     /// Can recipients be left out while others get the mail?
     pub drop_recipients: bool,
     /// Can recipients get different contents of the same mail?
@@ -41,6 +49,10 @@ impl Abilities {
     pub fn missing(&self) -> Vec<&'static str> {
         [
             (self.edit_headers, "edit-headers"),
+            (self.edit_body, "edit-body"),
+            (self.add_recipients, "add-recipients"),
+            (self.change_sender, "change-sender"),
+            (self.hold, "hold"),
             (self.drop_recipients, "drop-recipients"),
             (self.contents_by_recipient, "contents-by-recipient"),
             (self.replies == Replies::PerRecipient, "reply-per-recipient"),

@@ -3,10 +3,16 @@
 //!
 //! The order of preference, when one answer must serve recipients of different outcomes:
 //! 1. anyone deferred: all are deferred, nobody gets the mail twice, nobody loses it;
-//! 2. anyone delivered: the answer is "accepted"; who was to be refused does not get the mail, and a
+//! 2. anyone delivered (or held): the answer is "accepted"; who was to be refused does not get the mail, and a
 //!    copy is kept in quarantine, since nobody is told;
 //! 3. anyone refused: the refusal (nobody gets the mail, so it is true for all);
 //! 4. all discarded: "accepted".
+//!
+//! A mail that is to be held in the MTA's own quarantine counts as delivered; where the MTA cannot hold
+//! it, or others get it, a copy is kept in ours and nobody gets it.
+//!
+//! Where the body was to be replaced and cannot be (for all who get the mail alike), a copy is kept and
+//! nobody gets it: the old body may be what must not be delivered.
 //!
 //! Where a refusal makes the MTA bounce, it is passed on only when the bounce is safe: an
 //! authenticated sender, not null, no malware. Else a copy is kept and nobody is told.
@@ -15,10 +21,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::abilities::{Abilities, Refusal, Replies};
+use crate::edit::Edit;
 use crate::finding::Kind;
 use crate::mail::{Mail, OriginClass};
 use crate::reply::Deferral;
-use crate::verdict::{Disposition, Edit, Outcome, Verdict};
+use crate::verdict::{Disposition, Outcome, Verdict};
 
 /// What a way in is to do, all of it within its abilities.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +90,13 @@ impl Fitted {
         self
     }
 
+    /// What the MTA is to keep in its own quarantine: the edits and the recipients.
+    pub fn held(&self) -> Option<(Arc<[Edit]>, Vec<usize>)> {
+        let is_held = |index: &usize| matches!(self.outcomes[*index].disposition, Disposition::Hold(_));
+        let members: Vec<usize> = (0..self.outcomes.len()).filter(is_held).collect();
+        members.first().map(|&first| (Arc::clone(&self.outcomes[first].edits), members.clone()))
+    }
+
     /// Recipients that get the mail, grouped by the edits they get: `(edits, indices)`, in the order
     /// of their first recipient.
     pub fn deliveries(&self) -> Vec<(Arc<[Edit]>, Vec<usize>)> {
@@ -106,9 +120,9 @@ pub fn fit(mail: &Mail, verdict: &Verdict, abilities: &Abilities) -> Fitted {
     if abilities.refusal == Refusal::Bounces {
         avoid_unsafe_bounces(mail, verdict, &mut fitted);
     }
-    if !abilities.edit_headers {
-        drop_edits(&mut fitted);
-    } else if !abilities.contents_by_recipient {
+    fit_holds(&mut fitted, abilities);
+    drop_edits(&mut fitted, abilities);
+    if !abilities.contents_by_recipient {
         unite_edits(&mut fitted);
     }
     if abilities.replies == Replies::PerMessage {
@@ -136,52 +150,109 @@ fn avoid_unsafe_bounces(mail: &Mail, verdict: &Verdict, fitted: &mut Fitted) {
     }
 }
 
-fn drop_edits(fitted: &mut Fitted) {
-    for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
-        if !outcome.edits.is_empty() {
-            outcome.edits = Arc::from([]);
-            fitted.losses.push(Loss {
-                recipient: Some(index),
-                wanted: "header edit",
-                instead: "nothing: this way cannot edit",
-            });
+/// A mail is held for all its recipients or for none.
+fn fit_holds(fitted: &mut Fitted, abilities: &Abilities) {
+    let delivered = fitted.outcomes.iter().any(|outcome| outcome.disposition == Disposition::Deliver);
+    let instead = match (abilities.hold, delivered) {
+        (true, false) => return,
+        (true, true) => "quarantine: the MTA holds a mail for all its recipients, and others get it",
+        (false, _) => "quarantine: this way cannot have the MTA hold it",
+    };
+    for index in 0..fitted.outcomes.len() {
+        if matches!(fitted.outcomes[index].disposition, Disposition::Hold(_)) {
+            keep_instead(fitted, index, "hold", instead);
         }
     }
 }
 
-/// One content for all: the edits that every delivered recipient gets, in the first one's order.
+/// The recipient does not get the mail, and a copy is kept.
+fn keep_instead(fitted: &mut Fitted, index: usize, wanted: &'static str, instead: &'static str) {
+    fitted.outcomes[index].disposition = Disposition::Discard;
+    fitted.outcomes[index].quarantine = true;
+    fitted.losses.push(Loss { recipient: Some(index), wanted, instead });
+}
+
+fn drop_edits(fitted: &mut Fitted, abilities: &Abilities) {
+    let can = |edit: &Edit| match edit {
+        Edit::ReplaceBody(_) => abilities.edit_body && abilities.edit_headers,
+        Edit::AddRecipient(_) => abilities.add_recipients,
+        Edit::ChangeSender(_) => abilities.change_sender,
+        _ => abilities.edit_headers,
+    };
+    for index in 0..fitted.outcomes.len() {
+        let outcome = &mut fitted.outcomes[index];
+        let (kept, lost): (Vec<Edit>, Vec<Edit>) = outcome.edits.iter().cloned().partition(can);
+        if lost.is_empty() {
+            continue;
+        }
+        outcome.edits = kept.into();
+        // What was to be replaced may be what must not be delivered.
+        if outcome.disposition.is_handed_on() && lost.iter().any(|edit| matches!(edit, Edit::ReplaceBody(_))) {
+            keep_instead(fitted, index, "new body", "quarantine: this way cannot replace a body");
+        }
+        let mut lose = |wanted, instead, is: fn(&Edit) -> bool| {
+            if lost.iter().any(is) {
+                fitted.losses.push(Loss { recipient: Some(index), wanted, instead });
+            }
+        };
+        lose("header edit", "nothing: this way cannot edit", Edit::is_of_header);
+        lose("added recipient", "nothing: this way cannot add one", |edit| matches!(edit, Edit::AddRecipient(_)));
+        lose("changed sender", "nothing: this way cannot change it", |edit| matches!(edit, Edit::ChangeSender(_)));
+    }
+}
+
+/// One content and one sender for all: the edits that every recipient gets, in the first one's order.
+/// Who is added for one is added for all.
 fn unite_edits(fitted: &mut Fitted) {
-    let delivered: Vec<usize> =
-        (0..fitted.outcomes.len()).filter(|&i| fitted.outcomes[i].disposition == Disposition::Deliver).collect();
-    let Some(&first) = delivered.first() else { return };
-    let common: Arc<[Edit]> = fitted.outcomes[first]
-        .edits
-        .iter()
-        .filter(|edit| delivered.iter().all(|&i| fitted.outcomes[i].edits.contains(edit)))
-        .cloned()
-        .collect();
-    for index in delivered {
-        if fitted.outcomes[index].edits != common {
-            fitted.outcomes[index].edits = Arc::clone(&common);
+    let body = |outcome: &Outcome| outcome.edits.iter().find(|edit| matches!(edit, Edit::ReplaceBody(_))).cloned();
+    let bodies: Vec<(usize, Option<Edit>)> =
+        handed_on(fitted).into_iter().map(|index| (index, body(&fitted.outcomes[index]))).collect();
+    if bodies.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+        // The old body may be what must not be delivered, and the others want theirs unchanged.
+        for (index, _) in bodies.iter().filter(|(_, body)| body.is_some()) {
+            keep_instead(fitted, *index, "new body for some recipients", "quarantine: all recipients get one content");
+        }
+    }
+    let members = handed_on(fitted);
+    let Some(&first) = members.first() else { return };
+    let has = |edit: &Edit, index: usize| fitted.outcomes[index].edits.contains(edit);
+    let for_all = |edit: &Edit| members.iter().all(|&index| has(edit, index));
+    let mut common: Vec<Edit> = fitted.outcomes[first].edits.iter().filter(|edit| for_all(edit)).cloned().collect();
+    for edit in members.iter().flat_map(|&index| fitted.outcomes[index].edits.iter()) {
+        if matches!(edit, Edit::AddRecipient(_)) && !common.contains(edit) {
+            common.push(edit.clone());
+        }
+    }
+    let common: Arc<[Edit]> = common.into();
+    for index in members {
+        let outcome = &mut fitted.outcomes[index];
+        let lost = outcome.edits.iter().any(|edit| !common.contains(edit));
+        outcome.edits = Arc::clone(&common);
+        if lost {
             fitted.losses.push(Loss {
                 recipient: Some(index),
-                wanted: "header edit for some recipients",
+                wanted: "edit for some recipients",
                 instead: "only the edits that all recipients get",
             });
         }
     }
 }
 
+/// Indices of the recipients that the MTA or the next hop gets the mail for.
+fn handed_on(fitted: &Fitted) -> Vec<usize> {
+    (0..fitted.outcomes.len()).filter(|&index| fitted.outcomes[index].disposition.is_handed_on()).collect()
+}
+
 fn unite_answers(fitted: &mut Fitted, abilities: &Abilities) {
     let has = |wanted: fn(&Disposition) -> bool| fitted.outcomes.iter().find(|o| wanted(&o.disposition)).cloned();
     let deferred = has(|d| matches!(d, Disposition::Defer(_)));
-    let delivered = has(|d| *d == Disposition::Deliver);
+    let delivered = has(Disposition::is_handed_on);
     let rejected = has(|d| matches!(d, Disposition::Reject(_)));
     if let Some(deferred) = deferred {
         defer_all(fitted, &deferred, "defer: one answer serves all recipients, and one is deferred");
         fitted.answer = Answer::Refuse(deferred.disposition);
     } else if delivered.is_some() {
-        let left_out = fitted.outcomes.iter().any(|o| o.disposition != Disposition::Deliver);
+        let left_out = fitted.outcomes.iter().any(|o| !o.disposition.is_handed_on());
         if left_out && !abilities.drop_recipients {
             let deferral = Outcome::defer(Deferral::unchecked(), "<fit>");
             defer_all(fitted, &deferral, "defer: recipients cannot be left out here");
@@ -233,18 +304,23 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::edit::{Body, HeaderField, HeaderText};
     use crate::finding::Finding;
     use crate::mail::{Address, Envelope, MailId, Origin};
     use crate::reply::Rejection;
-    use crate::verdict::HeaderField;
 
     const SMTP: Abilities = Abilities {
         replies: Replies::PerMessage,
         refusal: Refusal::InSession,
         edit_headers: true,
+        edit_body: true,
+        add_recipients: true,
+        change_sender: true,
+        hold: false,
         drop_recipients: true,
         contents_by_recipient: true,
     };
+    const MILTER: Abilities = Abilities { hold: true, contents_by_recipient: false, ..SMTP };
     const LMTP: Abilities = Abilities { replies: Replies::PerRecipient, ..SMTP };
     const AFTER_QUEUE: Abilities = Abilities { refusal: Refusal::Bounces, ..SMTP };
 
@@ -254,6 +330,7 @@ mod tests {
             'r' => Disposition::Reject(Rejection::parse("no").unwrap()),
             'l' => Disposition::Defer(Deferral::parse("later").unwrap()),
             'x' => Disposition::Discard,
+            'h' => Disposition::Hold(HeaderText::new("why").unwrap()),
             _ => unreachable!(),
         };
         Outcome { disposition, ..Outcome::deliver() }
@@ -282,6 +359,7 @@ mod tests {
                     Disposition::Reject(_) => 'r',
                     Disposition::Defer(_) => 'l',
                     Disposition::Discard => 'x',
+                    Disposition::Hold(_) => 'h',
                 };
                 if o.quarantine { letter.to_ascii_uppercase() } else { letter }
             })
@@ -311,6 +389,12 @@ mod tests {
         check("xx", &SMTP, "xx", 'd');
         check("dx", &Abilities { drop_recipients: false, ..SMTP }, "ll", 'l');
         check("drlx", &LMTP, "drlx", '*');
+        check("hd", &SMTP, "Xd", 'd');
+        check("hd", &MILTER, "Xd", 'd');
+        check("hh", &MILTER, "hh", 'd');
+        check("hr", &MILTER, "hX", 'd');
+        check("hx", &MILTER, "hx", 'd');
+        check("hl", &MILTER, "ll", 'l');
     }
 
     #[test]
@@ -352,5 +436,36 @@ mod tests {
         let one = fit(&mail("a@example.org", 2), &verdict, &Abilities { contents_by_recipient: false, ..SMTP });
         assert_eq!(one.deliveries().len(), 1);
         assert_eq!(one.losses.len(), 1);
+    }
+
+    #[test]
+    fn the_old_body_is_not_delivered_in_place_of_a_new_one() {
+        let with = |edit: Edit| Outcome { edits: Arc::from([edit]), ..outcome('d') };
+        let replaced = with(Edit::ReplaceBody(Body::new("gone").unwrap()));
+        let fit = |outcomes: Vec<Outcome>, abilities: &Abilities| {
+            let mail = mail("a@example.org", outcomes.len());
+            super::fit(&mail, &Verdict { findings: Arc::from([]), score: 0.0, outcomes }, abilities)
+        };
+        let kept = |fitted: &Fitted, index: usize| {
+            fitted.outcomes[index].disposition == Disposition::Discard && fitted.outcomes[index].quarantine
+        };
+        let both = fit(vec![replaced.clone(), replaced.clone()], &MILTER);
+        assert_eq!((both.deliveries().len(), both.losses.len()), (1, 0));
+        let one = fit(vec![replaced.clone(), outcome('d')], &MILTER);
+        assert!(kept(&one, 0) && one.outcomes[1] == outcome('d') && one.losses.len() == 1, "{one:?}");
+        let cannot = fit(vec![replaced], &Abilities { edit_body: false, ..MILTER });
+        assert!(kept(&cannot, 0) && cannot.losses.len() == 1, "{cannot:?}");
+    }
+
+    #[test]
+    fn who_is_added_for_one_is_added_for_all_and_a_sender_is_everybodys() {
+        let with = |edits: Vec<Edit>| Outcome { edits: edits.into(), ..outcome('d') };
+        let add = Edit::AddRecipient("archive@example.org".into());
+        let sender = Edit::ChangeSender(Address::null());
+        let outcomes = vec![with(vec![sender, add.clone()]), outcome('d')];
+        let verdict = Verdict { findings: Arc::from([]), score: 0.0, outcomes };
+        let fitted = fit(&mail("a@example.org", 2), &verdict, &MILTER);
+        assert_eq!(fitted.deliveries(), [(Arc::from([add]), vec![0, 1])]);
+        assert_eq!(fitted.losses.len(), 1);
     }
 }

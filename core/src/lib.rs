@@ -8,6 +8,7 @@
 pub mod abilities;
 pub mod config;
 pub mod content;
+pub mod edit;
 pub mod engine;
 pub mod filter;
 pub mod filters;
@@ -21,10 +22,11 @@ pub mod verdict;
 
 pub use abilities::Abilities;
 pub use content::{Content, ContentWriter, Spool};
+pub use edit::Edit;
 pub use engine::Engine;
 pub use filter::{About, Context, Filter, FilterError};
 pub use finding::{Finding, Kind};
 pub use fit::{Fitted, fit};
 pub use mail::{Address, Envelope, Mail, MailId, Origin, OriginClass};
 pub use reply::{Deferral, Rejection, Reply};
-pub use verdict::{Disposition, Edit, Outcome, Verdict};
+pub use verdict::{Disposition, Outcome, Verdict};

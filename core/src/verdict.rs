@@ -1,10 +1,10 @@
 //! What policy wants done with a mail, for each recipient, in words that no MTA owns.
 
-use std::fmt;
 use std::sync::Arc;
 
+use crate::edit::{Edit, HeaderText};
 use crate::finding::Finding;
-use crate::reply::{Deferral, Rejection};
+use crate::reply::{Deferral, Rejection, Reply};
 
 /// The outcome for every recipient, and what led to it.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub enum Disposition {
     Defer(Deferral),
     /// Take it and hand it to nobody.
     Discard,
+    /// Let the MTA take it and keep it in its own quarantine, with the edits; the reason, not empty.
+    Hold(HeaderText),
 }
 
 impl Disposition {
@@ -51,91 +53,22 @@ impl Disposition {
             Self::Reject(_) => "reject",
             Self::Defer(_) => "defer",
             Self::Discard => "discard",
+            Self::Hold(_) => "hold",
         }
     }
-}
 
-/// One change to a mail. Names and values are checked when built: printable, no line breaks.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Edit {
-    /// Put a header field on top of all others.
-    AddHeader(HeaderField),
-    /// Take away every header field of this name (compared without case).
-    RemoveHeader(HeaderName),
-    /// Put this before the subject, unless it is there already; make a subject when there is none.
-    TagSubject(HeaderText),
-}
-
-/// A header field's name (RFC 5322 section 3.6.8: printable ASCII but colon).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HeaderName(Box<str>);
-
-/// Unfolded text for a header field: printable ASCII and blanks, at most 900 octets.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HeaderText(Box<str>);
-
-/// Name and value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HeaderField {
-    /// The name.
-    pub name: HeaderName,
-    /// The value, without the blank after the colon.
-    pub value: HeaderText,
-}
-
-/// Why a header edit could not be built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EditError {
-    /// Not printable ASCII without colon and blank, or empty, or over 76 octets.
-    #[error("not a header field name: printable ASCII without colon and blanks, 1 to 76 octets")]
-    Name,
-    /// A control character or non-ASCII, or over 900 octets.
-    #[error("not a header text: printable ASCII and blanks, at most 900 octets")]
-    Text,
-    /// `Name: value` was wanted, and there is no colon.
-    #[error("no colon between header field name and value")]
-    NoColon,
-}
-
-impl HeaderName {
-    /// Checks it.
-    pub fn new(name: &str) -> Result<Self, EditError> {
-        let fits = (1..=76).contains(&name.len()) && name.bytes().all(|b| (33..=126).contains(&b) && b != b':');
-        if fits { Ok(Self(name.into())) } else { Err(EditError::Name) }
+    /// What a peer is told of it, when it is refused.
+    pub fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Reject(rejection) => Some(rejection.reply()),
+            Self::Defer(deferral) => Some(deferral.reply()),
+            Self::Deliver | Self::Discard | Self::Hold(_) => None,
+        }
     }
 
-    /// As given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl HeaderText {
-    /// Checks it.
-    pub fn new(text: &str) -> Result<Self, EditError> {
-        let fits = text.len() <= 900 && text.bytes().all(|b| (32..=126).contains(&b));
-        if fits { Ok(Self(text.into())) } else { Err(EditError::Text) }
-    }
-
-    /// What does not fit becomes `?`: for texts that hold names from scanners.
-    pub fn lossy(text: &str) -> Self {
-        let clean = text.chars().take(900).map(|c| if (' '..='~').contains(&c) { c } else { '?' });
-        Self(clean.collect())
-    }
-
-    /// As given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl HeaderField {
-    /// Reads `Name: value`.
-    pub fn parse(line: &str) -> Result<Self, EditError> {
-        let (name, value) = line.split_once(':').ok_or(EditError::NoColon)?;
-        Ok(Self { name: HeaderName::new(name.trim_end())?, value: HeaderText::new(value.trim())? })
+    /// Does the MTA get the mail, to deliver or to hold it?
+    pub fn is_handed_on(&self) -> bool {
+        matches!(self, Self::Deliver | Self::Hold(_))
     }
 }
 
@@ -161,26 +94,5 @@ impl Verdict {
     pub fn uniform(outcome: &Outcome, recipients: usize, findings: Vec<Finding>) -> Self {
         let score = findings.iter().map(Finding::score).sum::<f32>() + 0.0;
         Self { outcomes: vec![outcome.clone(); recipients], findings: findings.into(), score }
-    }
-}
-
-impl fmt::Display for HeaderField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name.0, self.value.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_edits_are_checked_when_built() {
-        let field = HeaderField::parse("X-Spam-Flag: YES").unwrap();
-        assert_eq!(field.to_string(), "X-Spam-Flag: YES");
-        assert_eq!(HeaderField::parse("no colon"), Err(EditError::NoColon));
-        assert_eq!(HeaderField::parse("a b: c"), Err(EditError::Name));
-        assert_eq!(HeaderField::parse("a: b\r\nBcc: x"), Err(EditError::Text));
-        assert_eq!(HeaderText::lossy("a\r\nb").as_str(), "a??b");
     }
 }

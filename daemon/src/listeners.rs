@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn at(directory: &tempfile::TempDir, name: &str) -> Listen {
-        Listen { address: SocketAddress::Unix(directory.path().join(name)), mode: 0o660 }
+        Listen { address: SocketAddress::Unix(directory.path().join(name)), mode: 0o660, quick_ack: false }
     }
 
     #[tokio::test]

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use checkpost_adapter::Way;
 use checkpost_core::fit::Answer;
 use checkpost_core::{
-    Address, Content, Disposition, Edit, Engine, Envelope, Finding, Kind, Mail, MailId, Origin, OriginClass, Outcome,
-    fit,
+    Address, Content, Disposition, Engine, Envelope, Finding, Kind, Mail, MailId, Origin, OriginClass, Outcome, fit,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +75,7 @@ pub enum Outlook {
 pub struct RecipientOutcome {
     /// Who.
     pub recipient: String,
-    /// `deliver`, `reject`, `defer` or `discard`.
+    /// `deliver`, `reject`, `defer`, `discard` or `hold`.
     pub disposition: String,
     /// The reply of a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,7 +158,7 @@ pub async fn examine(
             answer: match &fitted.answer {
                 Answer::ByRecipient => "one answer for each recipient".to_owned(),
                 Answer::Accept => "accepted".to_owned(),
-                Answer::Refuse(disposition) => reply(disposition).unwrap_or_default(),
+                Answer::Refuse(disposition) => disposition.reply().map(ToString::to_string).unwrap_or_default(),
             },
             losses: fitted.losses.iter().map(told).collect(),
         }
@@ -236,8 +235,8 @@ impl RecipientOutcome {
         Self {
             recipient: recipient.as_str().to_owned(),
             disposition: outcome.disposition.as_str().to_owned(),
-            reply: reply(&outcome.disposition),
-            edits: outcome.edits.iter().map(describe).collect(),
+            reply: outcome.disposition.reply().map(ToString::to_string),
+            edits: outcome.edits.iter().map(ToString::to_string).collect(),
             quarantine: outcome.quarantine,
             rule: outcome.rule.as_deref().map(str::to_owned),
         }
@@ -255,23 +254,6 @@ impl From<&Finding> for FindingReport {
             detail: finding.detail.as_deref().map(str::to_owned),
             score: matches!(finding.kind, Kind::Spam { .. }).then(|| finding.score()),
         }
-    }
-}
-
-fn describe(edit: &Edit) -> String {
-    match edit {
-        Edit::AddHeader(field) => format!("add header {field}"),
-        Edit::RemoveHeader(name) => format!("remove header {}", name.as_str()),
-        Edit::TagSubject(tag) => format!("tag subject {}", tag.as_str()),
-        other => format!("{other:?}"),
-    }
-}
-
-fn reply(disposition: &Disposition) -> Option<String> {
-    match disposition {
-        Disposition::Reject(rejection) => Some(rejection.reply().to_string()),
-        Disposition::Defer(deferral) => Some(deferral.reply().to_string()),
-        Disposition::Deliver | Disposition::Discard => None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The scenes of the battery, and what must come of each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use checkpost_core::abilities::Replies;
+use checkpost_core::edit::{Body, HeaderField, HeaderName, HeaderText};
 use checkpost_core::finding::Unscanned;
 use checkpost_core::fit::Answer;
 use checkpost_core::policy::Policy;
-use checkpost_core::verdict::{HeaderField, HeaderName, HeaderText};
 use checkpost_core::{Deferral, Disposition, Edit, Finding, Outcome, Rejection, Verdict, fit};
 
 use super::{HandedOn, Played, Point, Scene, Slicing, TestMail, Told, Trouble, TroubleKind, Way, edited};
@@ -78,9 +79,16 @@ fn edits(edits: Vec<Edit>) -> Outcome {
 
 fn scenes() -> Vec<Scene> {
     let add = |line: &str| Edit::AddHeader(HeaderField::parse(line).expect("a header field"));
+    let set = |line: &str| Edit::SetHeader(HeaderField::parse(line).expect("a header field"));
+    let append = |line: &str| Edit::AppendHeader(HeaderField::parse(line).expect("a header field"));
     let remove = Edit::RemoveHeader(HeaderName::new("X-Old").expect("a header name"));
     let tag = Edit::TagSubject(HeaderText::new("[SPAM]").expect("a header text"));
     let deliver = Outcome::deliver;
+    let body = Edit::ReplaceBody(Body::new("It was removed.\n.\n").expect("a text"));
+    let copy = Edit::AddRecipient("copy@example.org".into());
+    let twice = Edit::AddRecipient("r0@example.org".into());
+    let sender = Edit::ChangeSender("other@example.org".into());
+    let hold = || outcome(Disposition::Hold(HeaderText::new("looks odd").expect("a header text")));
     let discard = || outcome(Disposition::Discard);
     let kept = || Outcome { quarantine: true, ..discard() };
     let accepted = || mail("fine", vec![deliver()]);
@@ -104,6 +112,16 @@ fn scenes() -> Vec<Scene> {
         scene("add a field", vec![mail("add", vec![edits(vec![add("X-Spam: no"), add("X-Two: 2")])])]),
         scene("remove a field", vec![mail("remove", vec![edits(vec![remove.clone()])])]),
         scene("tag the subject", vec![mail("tag", vec![edits(vec![tag.clone(), add("X-Spam: yes"), remove])])]),
+        scene("set a field", vec![mail("set", vec![edits(vec![set("X-Old: 9")])])]),
+        scene("append a field", vec![mail("append", vec![edits(vec![append("X-Last: 1"), append("X-Last: 2")])])]),
+        scene("replace the body", vec![mail("body", vec![edits(vec![body.clone(), add("X-Spam: yes")])])]),
+        scene("replace the body for one of two", vec![mail("body", vec![edits(vec![body]), deliver()])]),
+        scene("hold", vec![mail("held", vec![hold(), hold()]), accepted()]),
+        scene("hold for one of two", vec![mail("held", vec![hold(), deliver()])]),
+        scene("hold for one, reject another", vec![mail("held", vec![hold(), reject()])]),
+        scene("add a recipient", vec![mail("copy", vec![edits(vec![copy.clone(), add("X-Two: 2")]), deliver()])]),
+        scene("add one who is there", vec![mail("copy", vec![edits(vec![twice])])]),
+        scene("change the sender", vec![mail("from", vec![edits(vec![sender, copy])]), accepted()]),
         scene("edits for one of two", vec![mail("some", vec![deliver(), edits(vec![tag])])]),
         scene("reject one, deliver another", vec![mail("mixed", vec![reject(), deliver()])]),
         scene("reject, deliver, defer", vec![mail("mixed", vec![reject(), deliver(), defer()])]),
@@ -165,7 +183,7 @@ fn by_fit(way: &dyn Way, mail: &TestMail) -> (Vec<Told>, Vec<HandedOn>) {
     let fitted = fit(&mail.mail(), &mail.verdict, &abilities);
     let refused = matches!(fitted.answer, Answer::Refuse(_));
     let told = |disposition: &Disposition| match disposition {
-        Disposition::Deliver | Disposition::Discard => Told::Accepted,
+        Disposition::Deliver | Disposition::Discard | Disposition::Hold(_) => Told::Accepted,
         Disposition::Reject(rejection) => Told::Rejected(rejection.reply().text().to_owned()),
         Disposition::Defer(deferral) => Told::Deferred(deferral.reply().text().to_owned()),
     };
@@ -176,13 +194,24 @@ fn by_fit(way: &dyn Way, mail: &TestMail) -> (Vec<Told>, Vec<HandedOn>) {
         (_, Replies::PerRecipient) => by_recipient.collect(),
         _ => all(Told::Accepted),
     };
-    let handed_on = |(edits, members): (_, Vec<usize>)| HandedOn {
-        sender: mail.sender.clone(),
-        recipients: members.iter().map(|&index| mail.recipients[index].clone()).collect(),
-        content: edited(&mail.content, &edits),
+    let handed_on = |(edits, members): (Arc<[Edit]>, Vec<usize>), held: bool| {
+        let mut sender = mail.sender.clone();
+        let mut recipients: Vec<String> = members.iter().map(|&index| mail.recipients[index].clone()).collect();
+        for edit in edits.iter() {
+            match edit {
+                Edit::AddRecipient(to) if !recipients.iter().any(|known| known == to.as_str()) => {
+                    recipients.push(to.as_str().to_owned());
+                }
+                Edit::ChangeSender(to) => sender = to.as_str().to_owned(),
+                _ => {}
+            }
+        }
+        HandedOn { sender, recipients, content: edited(&mail.content, &edits), held }
     };
     let deliveries = if refused { Vec::new() } else { fitted.deliveries() };
-    (answers, deliveries.into_iter().map(handed_on).collect())
+    let held = if refused { None } else { fitted.held() };
+    let all = deliveries.into_iter().map(|group| handed_on(group, false));
+    (answers, all.chain(held.map(|group| handed_on(group, true))).collect())
 }
 
 fn troubles(way: &dyn Way) -> Vec<Trouble> {

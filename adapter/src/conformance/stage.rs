@@ -205,7 +205,7 @@ impl Stage {
             self.steps.push(name(&step));
             match step {
                 Step::Close => break,
-                Step::Read { .. } if lost.is_some() => {}
+                Step::Read { .. } | Step::Flush if lost.is_some() => {}
                 Step::Read { .. } if self.drain_at.is_some_and(|at| count >= at) => {
                     self.drain_at = None;
                     session.resolve(Answer::Drain, self.now);
@@ -288,6 +288,7 @@ impl Stage {
     fn take(&mut self, session: &mut dyn Session, client: &mut Line, step: Step) -> Option<Answer> {
         match step {
             Step::Read { .. } | Step::Close => None,
+            Step::Flush => Some(Answer::Flushed),
             Step::Connect(target) => Some(self.connect(*target)),
             Step::StartTls(side) => {
                 assert!(session.input(side).is_empty(), "plain text would be taken for what came under TLS");
@@ -350,7 +351,7 @@ impl Stage {
     }
 
     fn judge(&mut self, submission: Submission) -> Answer {
-        let Submission { id, envelope, origin, tail } = submission;
+        let Submission { id, envelope, origin, tail, abilities, .. } = submission;
         if self.stored.is_some()
             && let Answer::NotStored(why) = self.store(&tail)
         {
@@ -359,7 +360,7 @@ impl Stage {
         let whole = self.stored.take().unwrap_or_else(|| tail.to_vec());
         let mail = Mail { id, envelope, origin, content: Content::from(Bytes::from(whole)) };
         let verdict = (self.judge)(&mail);
-        let fitted = fit(&mail, &verdict, &self.abilities);
+        let fitted = fit(&mail, &verdict, &abilities.unwrap_or(self.abilities));
         Answer::Judged(Box::new(Judged { mail, verdict, fitted, took: Duration::ZERO }))
     }
 
@@ -414,6 +415,7 @@ fn name(step: &Step) -> &'static str {
         Step::Send(_) => "send",
         Step::KeepHop(_) => "keep hop",
         Step::DropHop => "drop hop",
+        Step::Flush => "flush",
         Step::Close => "close",
     }
 }

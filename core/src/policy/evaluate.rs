@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::edit::{Edit, HeaderField, HeaderName, HeaderText};
 use crate::finding::{Finding, Kind, Unscanned};
 use crate::mail::{Address, Mail};
 use crate::reply::{Deferral, Rejection};
-use crate::verdict::{Disposition, Edit, HeaderField, HeaderName, HeaderText, Outcome, Verdict};
+use crate::verdict::{Disposition, Outcome, Verdict};
 
 use super::condition::{Case, Condition, Facts, Matched};
 use super::text::Names;
@@ -130,7 +131,7 @@ fn outcome(policy: &Policy, facts: &Facts<'_>, mut score: f32, held: &Held) -> O
     }
     let rule = decided_by.or_else(|| last.cloned());
     let mut outcome = Outcome { disposition, edits: Arc::from([]), quarantine, rule };
-    if outcome.disposition == Disposition::Deliver {
+    if outcome.disposition.is_handed_on() {
         unscanned(policy, facts, held, &mut outcome, &mut edits);
     }
     outcome.edits = edits.into();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::{AddressSet, Document, Lists, Located, Network, OneOrMany, Place, Problem, Problems};
-use crate::verdict::{Edit, HeaderField, HeaderName, HeaderText};
+use crate::edit::{Edit, HeaderField, HeaderName, HeaderText};
+use crate::mail::Address;
 
 use super::condition::{Addresses, Condition, FindingTest, HeaderAsks, HeaderTest, Networks};
 use super::rule::{Actions, Fate, Rule, TextEdit};
@@ -284,19 +285,43 @@ impl Loader<'_> {
         if then.discard.is_some() {
             fates.push(Fate::Discard);
         }
+        if let Some(reason) = then.hold {
+            fates.extend(self.say(reason_of(&reason.value), &reason.place, "then.hold").map(Fate::Hold));
+        }
         if fates.len() > 1 {
-            self.problem(&place, "then", "only one of deliver, reject, defer and discard can happen");
+            self.problem(&place, "then", "only one of deliver, reject, defer, discard and hold can happen");
         }
         actions.quarantine = then.quarantine;
         for name in then.remove_header.0 {
             let edit = HeaderName::new(&name.value).map(|name| TextEdit::Fixed(Edit::RemoveHeader(name)));
             actions.edits.extend(self.say(edit.map_err(|error| error.to_string()), &name.place, "then.remove_header"));
         }
-        for line in then.add_header.0 {
-            actions.edits.extend(self.say(header_edit(&line.value), &line.place, "then.add_header"));
+        let fields: [(_, _, fn(HeaderName, Template) -> TextEdit); 3] = [
+            (then.add_header, "then.add_header", TextEdit::AddHeader),
+            (then.append_header, "then.append_header", TextEdit::AppendHeader),
+            (then.set_header, "then.set_header", TextEdit::SetHeader),
+        ];
+        for (lines, key, edit) in fields {
+            for line in lines.0 {
+                let field = self.say(field(&line.value), &line.place, key);
+                actions.edits.extend(field.map(|(name, value)| edit(name, value)));
+            }
         }
         if let Some(tag) = then.subject_tag {
             actions.edits.extend(self.say(tag_edit(&tag.value), &tag.place, "then.subject_tag"));
+        }
+        if let Some(text) = then.replace_body {
+            let body = Template::parse_text(&text.value).map(TextEdit::ReplaceBody);
+            actions.edits.extend(self.say(body, &text.place, "then.replace_body"));
+        }
+        for to in then.add_recipient.0 {
+            let edit = address(&to.value).map(|to| TextEdit::Fixed(Edit::AddRecipient(to)));
+            actions.edits.extend(self.say(edit, &to.place, "then.add_recipient"));
+        }
+        if let Some(from) = then.change_sender {
+            let sender = if from.value.is_empty() { Ok(Address::null()) } else { address(&from.value) };
+            let edit = sender.map(|sender| TextEdit::Fixed(Edit::ChangeSender(sender)));
+            actions.edits.extend(self.say(edit, &from.place, "then.change_sender"));
         }
         if let Some(score) = then.score {
             if !score.is_finite() {
@@ -344,10 +369,29 @@ fn together(mut conditions: Vec<Condition>) -> Condition {
     }
 }
 
-fn header_edit(line: &str) -> Result<TextEdit, String> {
+fn field(line: &str) -> Result<(HeaderName, Template), String> {
     let field = HeaderField::parse(line).map_err(|error| error.to_string())?;
     let value = Template::parse(field.value.as_str())?;
-    Ok(TextEdit::AddHeader(field.name, value))
+    Ok((field.name, value))
+}
+
+fn reason_of(text: &str) -> Result<Template, String> {
+    if text.trim().is_empty() {
+        return Err("a reason is needed: the MTA shows it to the administrator".into());
+    }
+    HeaderText::new(text).map_err(|error| error.to_string())?;
+    Template::parse(text)
+}
+
+/// An address that every MTA takes as it is (RFC 5321 section 4.1.2, without quoted local parts).
+fn address(text: &str) -> Result<Address, String> {
+    let printable = text.bytes().all(|b| (33..=126).contains(&b) && !b"<>\"\\,;:()[]".contains(&b));
+    match text.rsplit_once('@') {
+        Some((local, domain)) if printable && !local.is_empty() && !domain.is_empty() && text.len() <= 254 => {
+            Ok(Address::from(text))
+        }
+        _ => Err("not an address; accepted: \"user@example.org\"".into()),
+    }
 }
 
 fn tag_edit(tag: &str) -> Result<TextEdit, String> {

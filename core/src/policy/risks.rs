@@ -5,11 +5,12 @@ use std::fmt;
 
 use crate::abilities::{Abilities, Refusal, Replies};
 use crate::config::Place;
+use crate::edit::Edit;
 use crate::mail::OriginClass;
 
 use super::Policy;
 use super::condition::Condition;
-use super::rule::{Fate, Rule};
+use super::rule::{Fate, Rule, TextEdit};
 
 /// Something that is allowed, and that the administrator should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +67,36 @@ fn of_rule(rule: &Rule, ways: &[(&str, Abilities)], risks: &mut Vec<Risk>) {
     };
     let rejects = matches!(rule.then.fate, Some(Fate::Reject(_)));
     let discards = matches!(rule.then.fate, Some(Fate::Discard));
-    let edits = !rule.then.edits.is_empty();
-    lacking(edits, |a| !a.edit_headers, "header edits are left out");
+    let makes = |wanted: fn(&TextEdit) -> bool| rule.then.edits.iter().any(wanted);
+    let body = makes(|edit| matches!(edit, TextEdit::ReplaceBody(_)));
+    let edits = makes(|edit| !matches!(edit, TextEdit::Fixed(edit) if !edit.is_of_content()));
+    lacking(edits && !body, |a| !a.edit_headers, "header edits are left out");
+    lacking(
+        body,
+        |a| !(a.edit_body && a.edit_headers),
+        "a body cannot be replaced: the recipient does not get the mail, and a copy is kept in quarantine",
+    );
+    lacking(
+        body && by_recipient,
+        |a| a.edit_body && a.edit_headers && !a.contents_by_recipient,
+        "all recipients of a mail get one body: where others keep theirs, the recipient does not get the mail, and a \
+         copy is kept in quarantine",
+    );
+    lacking(
+        makes(|edit| matches!(edit, TextEdit::Fixed(Edit::AddRecipient(_)))),
+        |a| !a.add_recipients,
+        "no recipient can be added",
+    );
+    lacking(
+        makes(|edit| matches!(edit, TextEdit::Fixed(Edit::ChangeSender(_)))),
+        |a| !a.change_sender,
+        "the sender cannot be changed",
+    );
+    lacking(
+        matches!(rule.then.fate, Some(Fate::Hold(_))),
+        |a| !a.hold,
+        "the mail system cannot be told to hold a mail: nobody gets it, and a copy is kept in quarantine",
+    );
     lacking(
         edits && by_recipient,
         |a| a.edit_headers && !a.contents_by_recipient,

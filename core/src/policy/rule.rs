@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::config::Place;
+use crate::edit::{Body, Edit, HeaderField, HeaderName, HeaderText};
 use crate::reply::{Deferral, Rejection};
-use crate::verdict::{Disposition, Edit, HeaderField, HeaderName, HeaderText};
+use crate::verdict::Disposition;
 
 use super::condition::{Case, Condition, Facts, Matched};
 use super::text::{Names, Say, Template};
@@ -42,6 +43,7 @@ pub(super) enum Fate {
     Reject(Say<Rejection>),
     Defer(Say<Deferral>),
     Discard,
+    Hold(Template),
 }
 
 /// An edit with its text.
@@ -49,7 +51,10 @@ pub(super) enum Fate {
 pub(super) enum TextEdit {
     Fixed(Edit),
     AddHeader(HeaderName, Template),
+    AppendHeader(HeaderName, Template),
+    SetHeader(HeaderName, Template),
     TagSubject(Template),
+    ReplaceBody(Template),
 }
 
 impl Rule {
@@ -83,10 +88,15 @@ impl Actions {
         let fate = match &self.fate {
             Some(Fate::Reject(say)) => Some(say.template()),
             Some(Fate::Defer(say)) => Some(say.template()),
-            _ => None,
+            Some(Fate::Hold(reason)) => Some(reason),
+            Some(Fate::Deliver | Fate::Discard) | None => None,
         };
         fate.into_iter().chain(self.edits.iter().filter_map(|edit| match edit {
-            TextEdit::AddHeader(_, template) | TextEdit::TagSubject(template) => Some(template),
+            TextEdit::AddHeader(_, template)
+            | TextEdit::AppendHeader(_, template)
+            | TextEdit::SetHeader(_, template)
+            | TextEdit::TagSubject(template)
+            | TextEdit::ReplaceBody(template) => Some(template),
             TextEdit::Fixed(_) => None,
         }))
     }
@@ -99,18 +109,22 @@ impl Fate {
             Self::Reject(say) => Disposition::Reject(say.render(names)),
             Self::Defer(say) => Disposition::Defer(say.render(names)),
             Self::Discard => Disposition::Discard,
+            Self::Hold(reason) => Disposition::Hold(HeaderText::lossy(&reason.render(names))),
         }
     }
 }
 
 impl TextEdit {
     pub(super) fn edit(&self, names: &Names<'_>) -> Edit {
+        let text = |template: &Template| HeaderText::lossy(&template.render(names));
+        let field = |name: &HeaderName, template| HeaderField { name: name.clone(), value: text(template) };
         match self {
             Self::Fixed(edit) => edit.clone(),
-            Self::AddHeader(name, template) => {
-                Edit::AddHeader(HeaderField { name: name.clone(), value: HeaderText::lossy(&template.render(names)) })
-            }
-            Self::TagSubject(template) => Edit::TagSubject(HeaderText::lossy(&template.render(names))),
+            Self::AddHeader(name, template) => Edit::AddHeader(field(name, template)),
+            Self::AppendHeader(name, template) => Edit::AppendHeader(field(name, template)),
+            Self::SetHeader(name, template) => Edit::SetHeader(field(name, template)),
+            Self::TagSubject(template) => Edit::TagSubject(text(template)),
+            Self::ReplaceBody(template) => Edit::ReplaceBody(Body::lossy(&template.render(names))),
         }
     }
 }

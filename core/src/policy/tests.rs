@@ -9,7 +9,6 @@ use super::*;
 use crate::abilities::{Abilities, Refusal, Replies};
 use crate::finding::{Kind, Unscanned};
 use crate::mail::{Address, Envelope, MailId, Origin, OriginClass};
-use crate::verdict::Edit;
 
 fn load(text: &str) -> (Policy, String) {
     let mut problems = Problems::default();
@@ -158,11 +157,11 @@ fn conditions_on_the_mail() {
 #[test]
 fn rules_stop_or_go_on() {
     let tag = "[[rule]]\nname = 'tag'\nthen = { add_header = 'X-A: {rule}' }\n";
-    check(tag, &[], "deliver; by \"tag\"; add \"X-A: tag\"");
+    check(tag, &[], "deliver; by \"tag\"; add header X-A: tag");
     check(
         &format!("{tag}[[rule]]\nname = 'ok'\nthen = {{ deliver = true, subject_tag = '[x]', remove_header = 'X-B' }}"),
         &[],
-        "deliver; by \"ok\"; add \"X-A: tag\"; remove X-B; tag the subject with \"[x]\"",
+        "deliver; by \"ok\"; add header X-A: tag; remove header X-B; tag subject [x]",
     );
     check(
         "[[rule]]\nname = 'first'\nwhen = { score = '< 1' }\nthen = { defer = 'later', go_on = true, quarantine = true }\n\
@@ -199,14 +198,14 @@ fn unscanned_is_not_clean() {
     // A rule that names it decides, for just the findings that it names.
     let named = "[[rule]]\nname = 'n'\nwhen = { finding = 'unscanned', filter = 'clamd', sender = '@example.net' }\n\
                  then = { deliver = true }\n";
-    check(named, &[down("clamd")], "deliver; by \"n\"; add \"X-Checkpost-Unscanned: clamd timeout\"");
+    check(named, &[down("clamd")], "deliver; by \"n\"; add header X-Checkpost-Unscanned: clamd timeout");
     check(named, &[down("clamd"), down("rspamd")], later);
     // A rule that only marks it does not decide.
     check("[[rule]]\nwhen = { finding = 'unscanned' }\nthen = { add_header = 'X-A: 1' }\n", &[down("clamd")], later);
     // The filter's own word.
     let lenient =
         "[filter.rspamd]\nwhen_unscanned = 'deliver'\n[filter.clamd]\nwhen_unscanned = { inbound = 'reject' }\n";
-    let marked = "add \"X-Checkpost-Unscanned: rspamd timeout\"";
+    let marked = "add header X-Checkpost-Unscanned: rspamd timeout";
     check(&format!("{lenient}{friend}"), &[down("rspamd")], &format!("deliver; by \"friend\"; {marked}"));
     check(
         &format!("{lenient}{friend}"),
@@ -230,10 +229,10 @@ fn each_recipient_has_its_own_outcome() {
         outcomes(&policy, &mail, &findings),
         [
             "deliver; no rule held",
-            "deliver; by \"tag\"; tag the subject with \"[S]\"",
+            "deliver; by \"tag\"; tag subject [S]",
             "reject 550 5.7.1 no; by \"no\"",
-            "deliver; by \"tag\"; tag the subject with \"[S]\"",
-            "deliver; by \"tag\"; tag the subject with \"[S]\"",
+            "deliver; by \"tag\"; tag subject [S]",
+            "deliver; by \"tag\"; tag subject [S]",
         ]
     );
     let verdict = policy.decide(&mail, findings.to_vec());
@@ -250,11 +249,7 @@ fn hostile_names_stay_names() {
     let hostile = finding(Kind::Malware, "clamd", "x\r\n\r\n.\r\nMAIL FROM:<>\0\u{202e}");
     let verdict = good(rules).decide(&mail(&["a@example.org"]), vec![hostile.clone()]);
     for edit in verdict.outcomes[0].edits.iter() {
-        let text = match edit {
-            Edit::AddHeader(field) => field.value.as_str(),
-            Edit::TagSubject(tag) => tag.as_str(),
-            Edit::RemoveHeader(name) => name.as_str(),
-        };
+        let text = edit.to_string();
         assert!(text.contains("x????.??MAIL FROM:<>??"), "{text:?}");
     }
     check(
@@ -262,6 +257,34 @@ fn hostile_names_stay_names() {
         &[hostile],
         "reject 550 5.7.1 bad (x????.??MAIL FROM:<>??); by \"v\"",
     );
+}
+
+#[test]
+fn every_action_is_read() {
+    let act = |then: &str| {
+        let rules = format!("[[rule]]\nname = 'v'\nthen = {{ {then} }}\n");
+        let outcome = good(&rules).decide(&mail(&["a@example.org"]), Vec::new()).outcomes.remove(0);
+        let edits: Vec<String> = outcome.edits.iter().map(ToString::to_string).collect();
+        format!("{} {}", outcome.disposition.as_str(), edits.join(", "))
+    };
+    assert_eq!(act("hold = 'looks odd'"), "hold ");
+    assert_eq!(act("hold = 'odd', set_header = 'A: {rule}'"), "hold set header A: v");
+    assert_eq!(act("append_header = ['A: 1', 'B: 2']"), "deliver append header A: 1, append header B: 2");
+    assert_eq!(act("replace_body = \"Grüße\\n{rule}\\n\""), "deliver replace body (18 octets)");
+    assert_eq!(act("add_recipient = 'a@example.org'"), "deliver add recipient <a@example.org>");
+    assert_eq!(act("change_sender = ''"), "deliver change sender to <>");
+    for (then, key) in [
+        ("hold = ''", "then.hold"),
+        ("hold = 'x', discard = true", "then"),
+        ("add_recipient = 'nobody'", "then.add_recipient"),
+        ("add_recipient = 'a@b, c@d'", "then.add_recipient"),
+        ("change_sender = 'a b@example.org'", "then.change_sender"),
+        ("replace_body = 'a {nothing}'", "then.replace_body"),
+        ("set_header = 'no colon'", "then.set_header"),
+    ] {
+        let (_, problems) = load(&format!("[[rule]]\nname = 'v'\nthen = {{ {then} }}\n"));
+        assert!(problems.contains(&format!("rule[0].{key}")), "{then}: {problems}");
+    }
 }
 
 #[test]
@@ -276,14 +299,14 @@ fn the_built_in_rules() {
         ),
         (
             finding(Kind::Policy, "clamd", "PUA.X").with_class("pua"),
-            "deliver; by \"mark what was only partly looked at\"; add \"X-Checkpost-Note: policy PUA.X\"",
+            "deliver; by \"mark what was only partly looked at\"; add header X-Checkpost-Note: policy PUA.X",
         ),
         (spam(1000.0), "reject 550 5.7.1 Message looks like spam; by \"no obvious spam\""),
-        (spam(6.0), "deliver; by \"mark spam\"; add \"X-Spam-Flag: YES\"; add \"X-Spam-Score: 6.0\""),
+        (spam(6.0), "deliver; by \"mark spam\"; add header X-Spam-Flag: YES; add header X-Spam-Score: 6.0"),
         (spam(5.9), "deliver; no rule held"),
         (
             finding(Kind::Encrypted, "built-in", "a.zip"),
-            "deliver; by \"mark what was only partly looked at\"; add \"X-Checkpost-Note: encrypted a.zip\"",
+            "deliver; by \"mark what was only partly looked at\"; add header X-Checkpost-Note: encrypted a.zip",
         ),
         (down("clamd"), "defer 451 4.7.1 Message could not be checked, try again later; by \"<unscanned>\""),
     ] {
@@ -364,6 +387,10 @@ fn risks_are_told() {
         replies: Replies::PerRecipient,
         refusal: Refusal::InSession,
         edit_headers: true,
+        edit_body: true,
+        add_recipients: true,
+        change_sender: true,
+        hold: false,
         drop_recipients: true,
         contents_by_recipient: true,
     };
@@ -371,6 +398,10 @@ fn risks_are_told() {
         replies: Replies::PerMessage,
         refusal: Refusal::Bounces,
         edit_headers: false,
+        edit_body: false,
+        add_recipients: false,
+        change_sender: false,
+        hold: false,
         drop_recipients: false,
         contents_by_recipient: false,
     };

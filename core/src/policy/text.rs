@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::config::suggestion;
+use crate::edit::Body;
 use crate::finding::Finding;
 use crate::reply::{Deferral, MAX_TEXT, Rejection, Reply};
 
@@ -34,11 +35,21 @@ pub(super) struct Names<'a> {
 }
 
 impl Template {
-    /// Reads it; `{{` and `}}` stand for braces. The error says what is accepted.
+    /// Reads one line; `{{` and `}}` stand for braces. The error says what is accepted.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.chars().any(|c| !(' '..='~').contains(&c)) {
             return Err("only printable ASCII can be said to every peer".into());
         }
+        Self::parse_pieces(text)
+    }
+
+    /// Reads a text of many lines in any script, for a body.
+    pub(super) fn parse_text(text: &str) -> Result<Self, String> {
+        Body::new(text).map_err(|error| error.to_string())?;
+        Self::parse_pieces(text)
+    }
+
+    fn parse_pieces(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -76,7 +87,7 @@ impl Template {
         })
     }
 
-    /// The text: printable ASCII only.
+    /// The text: what is put in is printable ASCII only.
     pub(super) fn render(&self, names: &Names<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {

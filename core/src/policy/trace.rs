@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::finding::{Finding, Kind};
 use crate::mail::Mail;
-use crate::verdict::{Disposition, Edit, Outcome, Verdict};
+use crate::verdict::{Disposition, Outcome, Verdict};
 
 use super::condition::{Case, Condition, Facts, Matched};
 use super::evaluate::{Group, fate, speaks_of};
@@ -139,22 +139,18 @@ fn unscanned(policy: &Policy, facts: &Facts<'_>, group: &Group) -> Vec<String> {
 /// `reject 550 5.7.1 text; by "no malware"; a copy is kept`.
 fn outcome_text(outcome: &Outcome) -> String {
     let mut text = outcome.disposition.as_str().to_owned();
-    match &outcome.disposition {
-        Disposition::Reject(reply) => text.push_str(&format!(" {reply}")),
-        Disposition::Defer(reply) => text.push_str(&format!(" {reply}")),
-        Disposition::Deliver | Disposition::Discard => {}
+    match (&outcome.disposition, outcome.disposition.reply()) {
+        (_, Some(reply)) => text.push_str(&format!(" {reply}")),
+        (Disposition::Hold(reason), None) => text.push_str(&format!(" ({})", reason.as_str())),
+        _ => {}
     }
     match &outcome.rule {
         Some(rule) => text.push_str(&format!("; by \"{rule}\"")),
         None => text.push_str("; no rule held"),
     }
-    if outcome.disposition == Disposition::Deliver {
+    if outcome.disposition.is_handed_on() {
         for edit in outcome.edits.iter() {
-            match edit {
-                Edit::AddHeader(field) => text.push_str(&format!("; add \"{field}\"")),
-                Edit::RemoveHeader(name) => text.push_str(&format!("; remove {}", name.as_str())),
-                Edit::TagSubject(tag) => text.push_str(&format!("; tag the subject with \"{}\"", tag.as_str())),
-            }
+            text.push_str(&format!("; {edit}"));
         }
     }
     if outcome.quarantine {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::Finding;
 use crate::fit::Fitted;
 use crate::mail::{Mail, Origin, OriginClass};
-use crate::verdict::{Disposition, Edit, Verdict};
+use crate::verdict::{Disposition, Verdict};
 
 /// The record of one kept mail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub struct OriginRecord {
 pub struct RecipientRecord {
     /// As the envelope has it.
     pub address: String,
-    /// What this way was to do: `deliver`, `reject`, `defer`, `discard`.
+    /// What this way was to do: `deliver`, `reject`, `defer`, `discard`, `hold`.
     pub outcome: String,
     /// What policy wanted, where this way could not do it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,10 +130,10 @@ impl Entry {
                 address: address.as_str().to_owned(),
                 outcome: done.map_or("unknown", Disposition::as_str).to_owned(),
                 wanted: wanted.filter(|wanted| Some(*wanted) != done).map(|wanted| wanted.as_str().to_owned()),
-                reply: done.and_then(reply),
+                reply: done.and_then(Disposition::reply).map(ToString::to_string),
                 quarantine: outcome.is_some_and(|outcome| outcome.quarantine),
                 rule: outcome.and_then(|outcome| outcome.rule.as_deref().map(str::to_owned)),
-                edits: outcome.iter().flat_map(|outcome| outcome.edits.iter().map(edit)).collect(),
+                edits: outcome.iter().flat_map(|outcome| outcome.edits.iter().map(ToString::to_string)).collect(),
                 losses: losses_of(Some(index)),
             }
         });
@@ -190,20 +190,4 @@ fn text(shared: &Arc<str>) -> String {
 /// JSON has no other numbers: an infinite one would be written as null and not be read back.
 fn finite(score: f32) -> f32 {
     if score.is_finite() { score } else { 0.0 }
-}
-
-fn reply(disposition: &Disposition) -> Option<String> {
-    match disposition {
-        Disposition::Reject(rejection) => Some(rejection.reply().to_string()),
-        Disposition::Defer(deferral) => Some(deferral.reply().to_string()),
-        Disposition::Deliver | Disposition::Discard => None,
-    }
-}
-
-fn edit(edit: &Edit) -> String {
-    match edit {
-        Edit::AddHeader(field) => format!("add header {field}"),
-        Edit::RemoveHeader(name) => format!("remove header {}", name.as_str()),
-        Edit::TagSubject(tag) => format!("tag subject {}", tag.as_str()),
-    }
 }

@@ -2,92 +2,76 @@
 
 use bytes::Bytes;
 use checkpost_adapter::Piece;
-use checkpost_core::content::header::{Field, Header};
+use checkpost_core::content::header::Header;
+use checkpost_core::edit::{Change, Changes, Line};
 use checkpost_core::{Content, Edit};
-
-/// Names below this are ours alone: incoming ones are forged or from another Checkpost, and go.
-const OURS: &[u8] = b"X-Checkpost-";
 
 /// The pieces of the mail with these edits, our Received field on top.
 pub fn pieces(content: &Content, header: &Header, edits: &[Edit], received: Option<&str>) -> Vec<Piece> {
-    let mut top = String::new();
-    let mut tag: Option<&str> = None;
-    let mut removed: Vec<&str> = Vec::new();
-    for edit in edits {
-        match edit {
-            // Each one above the one before it, so that the last added is read first, as with milters.
-            Edit::AddHeader(field) => top.insert_str(0, &format!("{field}\r\n")),
-            Edit::RemoveHeader(name) => removed.push(name.as_str()),
-            Edit::TagSubject(text) => tag = Some(text.as_str()),
-            _ => {}
+    let changes = Changes::new(header, edits);
+    let mut pieces = Pieces { content, pieces: Vec::new(), kept_from: 0 };
+    pieces.lines(&changes.top, received.unwrap_or_default());
+    let mut fields = changes.fields.into_iter().peekable();
+    let mut end = 0;
+    for (index, field) in header.fields().enumerate() {
+        end = field.end;
+        let Some((_, change)) = fields.next_if(|(at, _)| *at == index) else { continue };
+        pieces.keep_until(field.start);
+        pieces.kept_from = field.end;
+        if let Change::Value(value) = change {
+            pieces.push([field.name, b": ", &value, b"\r\n"].concat());
         }
     }
-    top.push_str(received.unwrap_or_default());
-
-    let mut pieces = Vec::new();
-    let mut kept_from = 0;
-    let mut cuts: Vec<(usize, usize, Bytes)> = Vec::new();
-    let mut subject_seen = false;
-    for field in header.fields() {
-        if is_ours(&field) || removed.iter().any(|name| field.name.eq_ignore_ascii_case(name.as_bytes())) {
-            cuts.push((field.start, field.end, Bytes::new()));
-        } else if let Some(tag) = tag
-            && !subject_seen
-            && field.name.eq_ignore_ascii_case(b"Subject")
-        {
-            subject_seen = true;
-            if let Some(tagged) = tagged_subject(&field, tag) {
-                cuts.push((field.start, field.end, tagged));
-            }
+    if !changes.bottom.is_empty() {
+        pieces.keep_until(end);
+        pieces.lines(&changes.bottom, "");
+    }
+    match changes.body {
+        Some(body) => {
+            pieces.keep_until(end);
+            pieces.push(b"\r\n".to_vec());
+            pieces.pieces.push(Piece::Bytes(body.octets().clone()));
+            pieces.pieces
+        }
+        None => {
+            pieces.keep_until(usize::try_from(content.len()).unwrap_or(usize::MAX));
+            pieces.pieces
         }
     }
-    if let Some(tag) = tag
-        && !subject_seen
-    {
-        top.push_str(&format!("Subject: {tag}\r\n"));
-    }
-    if !top.is_empty() {
-        pieces.push(Piece::Bytes(top.into()));
-    }
-    for (start, end, instead) in cuts {
-        if start > kept_from {
-            pieces.push(Piece::Range(content.clone(), kept_from as u64, (start - kept_from) as u64));
-        }
-        if !instead.is_empty() {
-            pieces.push(Piece::Bytes(instead));
-        }
-        kept_from = end;
-    }
-    let rest = content.len() - kept_from as u64;
-    if rest > 0 {
-        pieces.push(Piece::Range(content.clone(), kept_from as u64, rest));
-    }
-    pieces
 }
 
-fn is_ours(field: &Field<'_>) -> bool {
-    field.name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+struct Pieces<'a> {
+    content: &'a Content,
+    pieces: Vec<Piece>,
+    /// Offset behind what is dealt with.
+    kept_from: usize,
 }
 
-/// The subject with the tag before it; `None` when it is there already.
-fn tagged_subject(field: &Field<'_>, tag: &str) -> Option<Bytes> {
-    let value = field.value.trim_ascii_start();
-    if value.starts_with(tag.as_bytes()) {
-        return None;
+impl Pieces<'_> {
+    fn keep_until(&mut self, end: usize) {
+        if end > self.kept_from {
+            let range = Piece::Range(self.content.clone(), self.kept_from as u64, (end - self.kept_from) as u64);
+            self.pieces.push(range);
+        }
+        self.kept_from = self.kept_from.max(end);
     }
-    let mut line = Vec::with_capacity(field.value.len() + tag.len() + 16);
-    line.extend_from_slice(field.name);
-    line.extend_from_slice(b": ");
-    line.extend_from_slice(tag.as_bytes());
-    line.push(b' ');
-    line.extend_from_slice(value);
-    line.extend_from_slice(b"\r\n");
-    Some(line.into())
+
+    fn lines(&mut self, lines: &[Line], behind: &str) {
+        let mut text: String = lines.iter().map(|Line { name, value }| format!("{name}: {value}\r\n")).collect();
+        text.push_str(behind);
+        self.push(text.into_bytes());
+    }
+
+    fn push(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.pieces.push(Piece::Bytes(Bytes::from(bytes)));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use checkpost_core::verdict::{HeaderField, HeaderName, HeaderText};
+    use checkpost_core::edit::{Body, HeaderField, HeaderName, HeaderText};
 
     use super::*;
 
@@ -123,5 +107,13 @@ mod tests {
         check("Subject: [SPAM] a\r\n\r\nx", &tag, None, "Subject: [SPAM] a\r\n\r\nx");
         check("B: 1\r\n\r\nx", &tag, None, "Subject: [SPAM]\r\nB: 1\r\n\r\nx");
         check("no header", &tag, None, "Subject: [SPAM]\r\nno header");
+        let set = [Edit::SetHeader(HeaderField::parse("a: 9").unwrap())];
+        check("A: 1\r\nB: 2\r\na: 3\r\n\r\nx", &set, None, "A: 9\r\nB: 2\r\n\r\nx");
+        let append = [Edit::AppendHeader(HeaderField::parse("Z: 9").unwrap())];
+        check("A: 1\r\n\r\nx", &append, None, "A: 1\r\nZ: 9\r\n\r\nx");
+        check("no header", &append, None, "Z: 9\r\nno header");
+        let body = [Edit::ReplaceBody(Body::new("gone").unwrap())];
+        let described = "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\nA: 1\r\nContent-Type: text/plain; charset=utf-8\r\n";
+        check("A: 1\r\nContent-Type: x/y\r\n\r\nold", &body, None, &format!("{described}\r\ngone\r\n"));
     }
 }

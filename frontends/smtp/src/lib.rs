@@ -5,7 +5,6 @@
 
 pub mod config;
 pub mod edit;
-pub mod report;
 pub mod route;
 pub mod session;
 mod way;

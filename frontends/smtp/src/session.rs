@@ -23,7 +23,7 @@ use checkpost_core::config::Origins;
 use checkpost_wire::smtp::{Attribute, Attributes, BareNewline, BdatDecoder, DataDecoder, Lines};
 
 use crate::config::Settings;
-use crate::report::Report;
+use checkpost_adapter::report::Report;
 use link::HopState;
 use transaction::Transaction;
 
@@ -314,7 +314,7 @@ impl Session for Proxy {
             Answer::Unreachable(why) => self.hop_unreachable(&why),
             Answer::Secured(Side::Hop) => self.hop_secured(),
             Answer::Secured(Side::Client) => self.client_secured(),
-            Answer::Stored => {}
+            Answer::Stored | Answer::Flushed => {}
             Answer::NotStored(why) => self.content_not_stored(&why),
             Answer::Judged(judged) => self.judged(*judged),
             Answer::Sent => self.content_sent(),

@@ -17,15 +17,19 @@ use checkpost_core::config::Origins;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Defaults, Settings, SettingsError, Written};
-use crate::report::Report;
 use crate::route::Protocol;
 use crate::session::{Peer, Proxy};
+use checkpost_adapter::report::Report;
 
 /// What the proxy can do towards SMTP clients before the mail is in a queue.
 pub const SMTP: Abilities = Abilities {
     replies: Replies::PerMessage,
     refusal: Refusal::InSession,
     edit_headers: true,
+    edit_body: true,
+    add_recipients: false,
+    change_sender: false,
+    hold: false,
     drop_recipients: true,
     contents_by_recipient: true,
 };
@@ -77,7 +81,7 @@ impl SmtpWay {
             }
         };
         let listen: Vec<Listen> =
-            written.listen.0.clone().into_iter().map(|address| Listen { address, mode }).collect();
+            written.listen.0.clone().into_iter().map(|address| Listen { address, mode, quick_ack: false }).collect();
         if listen.is_empty() {
             let message = "nowhere to listen; accepted: an address or a list of addresses".into();
             return Err(SettingsError { key: "listen", message }.into());

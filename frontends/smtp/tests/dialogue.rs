@@ -31,6 +31,7 @@ fn mail(sender: &str, recipients: &[&str], content: &str) -> HandedOn {
         sender: sender.into(),
         recipients: recipients.iter().map(ToString::to_string).collect(),
         content: content.as_bytes().to_vec(),
+        held: false,
     }
 }
 

@@ -7,7 +7,7 @@
 mod common;
 
 use checkpost_adapter::conformance::{Point, Slicing, Trouble, TroubleKind};
-use checkpost_core::verdict::HeaderField;
+use checkpost_core::edit::HeaderField;
 use checkpost_core::{Deferral, Disposition, Edit, Outcome, Rejection};
 use common::talk::{check, play};
 use common::{Setup, Theatre};

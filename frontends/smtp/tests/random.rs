@@ -159,7 +159,7 @@ proptest! {
         let judge = move |mail: &Mail| {
             let mut outcomes = vec![Outcome::deliver(); mail.envelope.recipients.len()];
             if split && let Some(first) = outcomes.first_mut() {
-                let field = checkpost_core::verdict::HeaderField::parse("X-A: 1").unwrap();
+                let field = checkpost_core::edit::HeaderField::parse("X-A: 1").unwrap();
                 first.edits = vec![checkpost_core::Edit::AddHeader(field)].into();
             }
             Verdict { outcomes, findings: Vec::new().into(), score: 0.0 }
@@ -172,7 +172,7 @@ proptest! {
         let peer = checkpost_smtp::Peer {
             address: Some("192.0.2.1".parse().unwrap()), port: None, tls: false, refuse: None, pressed: None,
         };
-        let reports = Box::new(|report: checkpost_smtp::report::Report<'_>| {
+        let reports = Box::new(|report: checkpost_adapter::report::Report<'_>| {
             assert_eq!(report.recipients.len(), report.fates.len());
         });
         let mut proxy = Proxy::new(Arc::new(settings), Arc::new(Origins::default()), peer, stage.now(), reports);

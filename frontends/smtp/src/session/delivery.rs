@@ -16,8 +16,8 @@ use checkpost_wire::smtp::reply::{PeerReply, write_reply};
 use super::link::{Awaited, Goal};
 use super::{Fault, Greeted, Incoming, Phase, Proxy};
 use crate::edit;
-use crate::report::{Fate, Report};
 use crate::route::Protocol;
+use checkpost_adapter::report::{Fate, Report};
 
 /// A mail whose content is here.
 pub(super) struct Delivery {
@@ -103,7 +103,7 @@ impl Proxy {
         });
         let sender = transaction.sender_address();
         let envelope = Envelope { sender: sender.clone(), recipients: transaction.addresses() };
-        let submission = Submission { id: transaction.id, envelope, origin: self.origin(&sender), tail };
+        let submission = Submission::new(transaction.id, envelope, self.origin(&sender), tail);
         let mut delivery = Box::new(Delivery {
             id: transaction.id,
             stage: Stage::Next,
@@ -528,7 +528,8 @@ fn final_fates(delivery: &Delivery) -> Vec<Fate> {
             Disposition::Defer(deferral) => Fate::Deferred(deferral.clone()),
             Disposition::Discard if outcome.quarantine => Fate::Quarantined,
             Disposition::Discard => Fate::Discarded,
-            Disposition::Deliver => return None,
+            // `fit` turns a hold into something that this way can do.
+            Disposition::Deliver | Disposition::Hold(_) => return None,
         })
     };
     let fates = delivery.fates.iter().enumerate();
@@ -545,7 +546,9 @@ fn write_fate(out: &mut BytesMut, fate: &Fate, id: MailId) {
             let reply = deferral.reply();
             write_reply(out, reply.code(), Some(reply.enhanced()), reply.text());
         }
-        Fate::Discarded | Fate::Quarantined => write_reply(out, 250, Some((2, 0, 0)), &format!("Ok: taken as {id}")),
+        Fate::Discarded | Fate::Quarantined | Fate::Passed | Fate::Held(_) => {
+            write_reply(out, 250, Some((2, 0, 0)), &format!("Ok: taken as {id}"))
+        }
         Fate::NotHandedOn(_) | Fate::Unknown => {
             let reply = Deferral::lossy(4, 1, "Next mail server does not answer, try again later");
             let reply = reply.reply();

@@ -342,7 +342,7 @@ impl HopPeer {
             }
         }
         if !taken.is_empty() {
-            self.log.lock().unwrap().mails.push(HandedOn { sender, recipients: taken, content });
+            self.log.lock().unwrap().mails.push(HandedOn { sender, recipients: taken, content, held: false });
         }
         all
     }

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use checkpost_adapter::conformance::{Judge, Peer, Slicing, Stage};
+use checkpost_adapter::report::{Fate, Report};
 use checkpost_core::abilities::Replies;
 use checkpost_core::config::{Document, Located, Origins, Problems};
 use checkpost_core::{Abilities, Mail, MailId, Origin, Outcome, Verdict};
-use checkpost_smtp::report::{Fate, Report};
 use checkpost_smtp::{Defaults, Protocol, Proxy, SMTP, Settings, Written};
 use hop::{HopLog, HopNetwork, HopScript};
 

@@ -3,16 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-use checkpost_adapter::Judged;
+use checkpost_core::edit::HeaderText;
 use checkpost_core::reply::{Deferral, Rejection};
 use checkpost_core::{Address, MailId, Origin};
 use checkpost_wire::smtp::reply::PeerReply;
+
+use crate::host::Judged;
 
 /// What became of a mail for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The next hop took it.
     Delivered(PeerReply),
+    /// The MTA that asked was told to go on with it.
+    Passed,
+    /// The MTA that asked was told to keep it in its own quarantine: the reason.
+    Held(HeaderText),
     /// The next hop refused it (or we did, before it was judged), for good or for now.
     Answered(PeerReply),
     /// Policy refused it.
@@ -53,6 +59,8 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered(reply) => write!(f, "delivered ({} {})", reply.code, reply.text()),
+            Self::Passed => f.write_str("passed"),
+            Self::Held(reason) => write!(f, "held ({})", reason.as_str()),
             Self::Answered(reply) => write!(f, "refused ({} {})", reply.code, reply.text()),
             Self::Rejected(rejection) => write!(f, "rejected ({rejection})"),
             Self::Deferred(deferral) => write!(f, "deferred ({deferral})"),
@@ -73,7 +81,7 @@ pub struct Report<'a> {
     pub origin: &'a Origin,
     /// The envelope's sender.
     pub sender: &'a Address,
-    /// The recipients that the next hop had accepted.
+    /// The recipients that were accepted before the content came.
     pub recipients: &'a [Address],
     /// One for each of them.
     pub fates: &'a [Fate],
