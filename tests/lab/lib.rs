@@ -21,6 +21,7 @@ mod client;
 mod daemon;
 mod lab;
 pub mod mails;
+pub mod mock_mta;
 mod postfix;
 mod root;
 mod sendmail;
