@@ -26,6 +26,7 @@
 //! 4. Whatever is delivered unscanned carries `X-Checkpost-Unscanned: FILTER REASON`.
 
 mod condition;
+mod early;
 mod evaluate;
 mod load;
 mod reach;
@@ -43,6 +44,7 @@ use crate::finding::Finding;
 use crate::mail::Mail;
 use crate::verdict::Verdict;
 
+pub use early::{Early, Known, Stage};
 pub use load::Names;
 pub use risks::Risk;
 pub use trace::{Asked, Recipients, Trace, Tried};

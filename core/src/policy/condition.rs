@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::{AddressSet, List, Network, glob};
 use crate::content::header::Header;
 use crate::finding::{Finding, Kind, Unscanned};
-use crate::mail::{Address, Mail, OriginClass};
+use crate::mail::{Address, Mail, Origin, OriginClass};
 
 use super::written::Range;
 
@@ -106,7 +106,6 @@ impl<'a> Facts<'a> {
 impl Condition {
     /// Does it hold? The findings that made it hold are added to `matched`.
     pub(super) fn holds(&self, facts: &Facts<'_>, case: Case<'_>, matched: &mut Matched) -> bool {
-        let origin = &facts.mail.origin;
         match self {
             Self::Finding(test) => {
                 let before = matched.len();
@@ -118,17 +117,11 @@ impl Condition {
                 matched.len() > before
             }
             Self::Score(ranges) => ranges.iter().any(|range| range.holds(f64::from(case.score))),
-            Self::Way(names) => names.iter().any(|name| **name == *origin.way),
-            Self::Origin(classes) => classes.contains(&origin.class),
+            Self::Way(_) | Self::Origin(_) | Self::Client(_) | Self::Helo(_) | Self::Authenticated(_) => {
+                self.fits_origin(&facts.mail.origin)
+            }
             Self::Sender(addresses) => addresses.contains(&facts.mail.envelope.sender),
             Self::Recipient(addresses) => addresses.contains(case.recipient),
-            Self::Client(networks) => {
-                origin.client.is_some_and(|client| networks.all.iter().any(|network| network.contains(client)))
-            }
-            Self::Helo(patterns) => {
-                origin.helo.as_deref().is_some_and(|helo| patterns.iter().any(|pattern| glob::matches(pattern, helo)))
-            }
-            Self::Authenticated(wanted) => origin.user.is_some() == *wanted,
             Self::Size(ranges) => {
                 let size = facts.mail.content.len() as f64;
                 ranges.iter().any(|range| range.holds(size))
@@ -151,6 +144,22 @@ impl Condition {
                 any
             }
             Self::Not(condition) => !condition.holds(facts, case, &mut Matched::new()),
+        }
+    }
+
+    /// Does it hold for a mail of this origin? `false` for conditions that ask for anything else.
+    pub(super) fn fits_origin(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Way(names) => names.iter().any(|name| **name == *origin.way),
+            Self::Origin(classes) => classes.contains(&origin.class),
+            Self::Client(networks) => {
+                origin.client.is_some_and(|client| networks.all.iter().any(|network| network.contains(client)))
+            }
+            Self::Helo(patterns) => {
+                origin.helo.as_deref().is_some_and(|helo| patterns.iter().any(|pattern| glob::matches(pattern, helo)))
+            }
+            Self::Authenticated(wanted) => origin.user.is_some() == *wanted,
+            _ => false,
         }
     }
 
@@ -282,7 +291,7 @@ impl FindingTest {
 }
 
 impl Addresses {
-    fn contains(&self, address: &Address) -> bool {
+    pub(super) fn contains(&self, address: &Address) -> bool {
         self.own.contains(address) || self.lists.iter().any(|list| list.addresses.contains(address))
     }
 

@@ -72,6 +72,7 @@ pub(super) fn decide(policy: &Policy, mail: &Mail, findings: Vec<Finding>) -> (V
     (Verdict { outcomes, findings: findings.into(), score }, groups)
 }
 
+/// The walk through the rules. [`super::early`] foresees it: what changes here changes there.
 fn run(policy: &Policy, facts: &Facts<'_>, mut score: f32, recipient: &Address, cache: &mut Cache) -> Held {
     let mut held = Held::default();
     for (index, rule) in policy.rules.iter().enumerate() {

@@ -10,6 +10,8 @@ use crate::abilities::{Abilities, Refusal, Replies};
 use crate::finding::{Kind, Unscanned};
 use crate::mail::{Address, Envelope, MailId, Origin, OriginClass};
 
+mod early;
+
 fn load(text: &str) -> (Policy, String) {
     let mut problems = Problems::default();
     let mut document = Document::parse("t", text, &mut problems);

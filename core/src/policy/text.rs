@@ -87,6 +87,11 @@ impl Template {
         })
     }
 
+    /// Can it be said before there is a content? What is found and the score are not known then.
+    pub(super) fn is_of_session(&self) -> bool {
+        self.needs_finding().is_none() && !self.0.contains(&Piece::Slot("score"))
+    }
+
     /// The text: what is put in is printable ASCII only.
     pub(super) fn render(&self, names: &Names<'_>) -> String {
         let mut text = String::new();
