@@ -69,11 +69,16 @@ impl Daemon {
 
     /// As [`Daemon::start`], in a folder that the caller keeps: for a daemon that is started again.
     pub fn start_in(
-        mut command: Command,
+        command: Command,
         folder: &Path,
         config: &str,
         connect: impl Fn() -> io::Result<TcpStream>,
     ) -> io::Result<Self> {
+        Self::start_when(command, folder, config, || connect().and_then(|stream| greets(&stream)).is_ok())
+    }
+
+    /// As [`Daemon::start_in`], and returns when it is `ready`, whatever that means for its ways in.
+    pub fn start_when(mut command: Command, folder: &Path, config: &str, ready: impl Fn() -> bool) -> io::Result<Self> {
         let (path, log) = (folder.join("checkpost.toml"), folder.join("log"));
         fs::write(&path, config)?;
         let output = File::options().create(true).append(true).open(&log)?;
@@ -90,7 +95,7 @@ impl Daemon {
             if let Some(status) = daemon.child.try_wait()? {
                 return Err(daemon.complaint(&format!("checkpostd ended at its start ({status})")));
             }
-            if connect().and_then(|stream| greets(&stream)).is_ok() {
+            if ready() {
                 return Ok(daemon);
             }
             if Instant::now() > end {

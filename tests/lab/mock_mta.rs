@@ -166,6 +166,14 @@ impl MockMta {
         }
     }
 
+    /// Tells a sender, if it is a user here, that a mail was refused.
+    pub fn bounce(&mut self, to: &str) {
+        for user in self.users(to) {
+            let bounce = b"Return-Path: <>\nSubject: returned mail\n\nIt was refused.\n".to_vec();
+            self.boxes.entry(user).or_default().push(bounce);
+        }
+    }
+
     /// Empties mailboxes and quarantine.
     pub fn clear(&mut self) {
         self.boxes.clear();

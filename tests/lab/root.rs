@@ -292,7 +292,29 @@ impl Root {
     /// Waits until the queue is empty; false if it is not within `timeout`.
     #[must_use]
     pub fn wait_queue_empty(&self, timeout: Duration) -> bool {
-        wait(timeout, || self.queue_len() == 0)
+        self.wait_delivered(timeout) && self.held_len() == 0
+    }
+
+    /// Waits until every mail is delivered, given up or held; false if it is not within `timeout`.
+    #[must_use]
+    pub fn wait_delivered(&self, timeout: Duration) -> bool {
+        // A mail that moves from one folder to another while we count may be missed, but not twice.
+        let mut empty = 0;
+        wait(timeout, || {
+            empty = if self.count(self.queue.waiting) == 0 { empty + 1 } else { 0 };
+            empty > 1
+        })
+    }
+
+    /// Removes all mails of all users.
+    pub fn clear_mailboxes(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.path("/home"))? {
+            match fs::remove_dir_all(entry?.path().join("Maildir")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What the server has logged so far.

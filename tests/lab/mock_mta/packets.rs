@@ -81,6 +81,17 @@ impl Wire {
         Ok(Self(Socket::Tcp(stream)))
     }
 
+    /// Whether a filter is there: it answers a negotiation.
+    pub fn negotiates(&mut self) -> bool {
+        let offer = super::Offer::FULL;
+        let numbers = [offer.version, offer.actions, offer.steps].map(u32::to_be_bytes).concat();
+        let asked = self.set_patience(Duration::from_secs(10)).and_then(|()| self.send(&packet(b'O', &numbers)));
+        let answer = asked.and_then(|()| self.receive());
+        // The goodbye is no matter of life and death.
+        let _ = self.send(&packet(b'Q', b""));
+        answer.is_ok_and(|answer| answer.is_some_and(|packet| packet.code == b'O'))
+    }
+
     /// Writes octets as they are.
     pub fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         match &mut self.0 {
