@@ -12,6 +12,7 @@ pub mod listen;
 pub mod pool;
 pub mod report;
 pub mod session;
+pub mod setup;
 pub mod stream;
 pub mod tls;
 pub mod way;

@@ -3,9 +3,8 @@
 
 use std::process::ExitCode;
 
-use checkpost_postfix::setup::{RECIPES, Recipe, Step, recipe};
+use checkpost_adapter::setup::Plan;
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
 
 /// Set an MTA up for Checkpost.
 ///
@@ -31,78 +30,49 @@ enum Command {
     },
 }
 
+/// The plug-ins that have recipes.
+fn plans() -> Vec<Plan> {
+    let mut plans = checkpost_postfix::setup::plans();
+    plans.extend(checkpost_sendmail::setup::plans());
+    plans
+}
+
 fn main() -> ExitCode {
     let Arguments { command: Command::Plan { way, json } } = Arguments::parse();
-    let Some(recipe) = recipe(&way) else {
-        let known: Vec<_> = RECIPES.iter().map(|recipe| recipe.kind).collect();
+    let plans = plans();
+    let Some(plan) = plans.iter().find(|plan| plan.way == way) else {
+        let known: Vec<_> = plans.iter().map(|plan| plan.way).collect();
         say(&format!("configure_mta: no recipe for {way:?}; there are: {}", known.join(", ")), true);
         return ExitCode::FAILURE;
     };
-    let text = if json { as_json(recipe).to_string() } else { as_text(recipe) };
+    let text = if json { as_json(plan).to_string() } else { as_text(plan) };
     say(text.trim_end(), false);
     ExitCode::SUCCESS
 }
 
-fn as_text(recipe: &Recipe) -> String {
-    let mut text = format!("# {}: a plan. Nothing was changed, and this program applies nothing yet.\n", recipe.kind);
-    for step in recipe.steps {
-        if let Some(why) = why(step) {
-            text.push_str(&format!("\n# {why}\n"));
-        } else {
-            text.push('\n');
-        }
-        text.push_str(&command(step).iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
+fn as_text(plan: &Plan) -> String {
+    let mut text = format!("# {}: a plan. Nothing was changed, and this program applies nothing yet.\n", plan.way);
+    for step in &plan.steps {
         text.push('\n');
+        if let Some(why) = step.why {
+            text.push_str(&format!("# {why}\n"));
+        }
+        if let Some((place, lines)) = step.lines {
+            text.push_str(&format!("# In {}, {place}:\n{lines}\n", step.file.unwrap_or("the configuration")));
+        }
+        if let Some(run) = &step.run {
+            text.push_str(&format!("{run}\n"));
+        }
     }
     text.push_str("\n# And in checkpost.toml:\n");
-    text.push_str(recipe.way);
+    text.push_str(plan.checkpost_toml);
     text
 }
 
-fn as_json(recipe: &Recipe) -> Value {
-    let steps = recipe.steps.iter().map(|step| json!({ "file": file(step), "run": command(step), "why": why(step) }));
-    json!({
-        "way": recipe.kind,
-        "applied": false,
-        "steps": steps.collect::<Vec<_>>(),
-        "checkpost_toml": recipe.way,
-    })
-}
-
-/// Postfix's own editor, as argument vector.
-fn command(step: &Step) -> Vec<String> {
-    let of = |words: [&str; 2], last: String| [words[0].to_owned(), words[1].to_owned(), last].to_vec();
-    match step {
-        Step::Main { name, value, .. } => of(["postconf", "-e"], format!("{name}={value}")),
-        Step::Option { service, name, value, .. } => of(["postconf", "-P"], format!("{service}/{name}={value}")),
-        Step::Service { service, entry, .. } => of(["postconf", "-Me"], format!("{service}={entry}")),
-        Step::Reload => vec!["postfix".to_owned(), "reload".to_owned()],
-    }
-}
-
-fn file(step: &Step) -> Option<&'static str> {
-    match step {
-        Step::Main { .. } => Some("main.cf"),
-        Step::Option { .. } | Step::Service { .. } => Some("master.cf"),
-        Step::Reload => None,
-    }
-}
-
-fn why(step: &Step) -> Option<&'static str> {
-    match step {
-        Step::Main { why, .. } | Step::Option { why, .. } | Step::Service { why, .. } => Some(why),
-        Step::Reload => None,
-    }
-}
-
-/// For a shell.
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+fn as_json(plan: &Plan) -> serde_json::Value {
+    let mut value = serde_json::to_value(plan).unwrap_or_default();
+    value["applied"] = false.into();
+    value
 }
 
 fn say(text: &str, trouble: bool) {
@@ -117,20 +87,14 @@ mod tests {
 
     #[test]
     fn every_recipe_is_shown_whole() {
-        for recipe in &RECIPES {
-            let text = as_text(recipe);
-            for step in recipe.steps {
-                assert!(why(step).is_none_or(|why| text.contains(why)), "{text}");
+        for plan in plans() {
+            let text = as_text(&plan);
+            for step in &plan.steps {
+                assert!(step.why.is_none_or(|why| text.contains(why)), "{text}");
+                assert!(step.run.is_some() || step.lines.is_some(), "{step:?}");
             }
-            assert!(text.contains("applies nothing yet") && text.contains(recipe.way), "{text}");
-            assert_eq!(as_json(recipe)["steps"].as_array().map(Vec::len), Some(recipe.steps.len()));
-        }
-    }
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        for (word, expected) in [("a=b", "a=b"), ("a b", "'a b'"), ("", "''"), ("it's", "'it'\\''s'"), ("$x", "'$x'")] {
-            assert_eq!(quoted(word), expected);
+            assert!(text.contains("applies nothing yet") && text.contains(plan.checkpost_toml), "{text}");
+            assert_eq!(as_json(&plan)["steps"].as_array().map(Vec::len), Some(plan.steps.len()));
         }
     }
 }

@@ -35,6 +35,7 @@ mod rule;
 mod text;
 mod trace;
 mod unscanned;
+mod uses;
 mod written;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use load::Names;
 pub use risks::Risk;
 pub use trace::{Asked, Recipients, Trace, Tried};
 pub use unscanned::{Fate, WhenUnscanned};
+pub use uses::Uses;
 
 /// The rules that apply when the configuration has none.
 pub const DEFAULT_RULES: &str = include_str!("policy/default-rules.toml");

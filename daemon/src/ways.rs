@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use checkpost_adapter::{Kind, SocketAddress, Way};
 use checkpost_core::config::{Document, Item, Origins, Problem, Problems};
+use checkpost_milter::MilterWay;
 use checkpost_smtp::{Defaults, SmtpWay, WayError, Written};
 
 /// A kind of way in, and how one is made of its `[[way]]`.
@@ -23,6 +24,9 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.extend(checkpost_smtp::kinds().map(proxy));
     // Around a Postfix.
     all.extend(checkpost_postfix::kinds().map(proxy));
+    all.push(milter(checkpost_postfix::MILTER, checkpost_postfix::MILTER_DEFAULTS));
+    // Inside a Sendmail.
+    all.push(milter(checkpost_sendmail::MILTER, checkpost_sendmail::MILTER_DEFAULTS));
     all
 });
 
@@ -71,6 +75,21 @@ fn proxy((kind, defaults): (Kind, Defaults)) -> WayKind {
             }
             Err(error) => {
                 problems.push(item.problem("", error.to_string()));
+                None
+            }
+        }
+    };
+    WayKind { kind, build: Box::new(build) }
+}
+
+/// A kind that speaks milter with defaults of its own.
+fn milter(kind: Kind, defaults: checkpost_milter::Defaults) -> WayKind {
+    let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
+        let written: checkpost_milter::Written = item.clone().finish(problems)?;
+        match MilterWay::new(kind, &defaults, &written, Arc::clone(origins)) {
+            Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
+            Err(error) => {
+                problems.push(item.problem(error.key, error.message));
                 None
             }
         }

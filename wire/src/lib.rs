@@ -2,4 +2,5 @@
 //! No sockets, no clocks, no runtime: whoever owns the connection drives these codecs.
 
 pub mod clamd;
+pub mod milter;
 pub mod smtp;

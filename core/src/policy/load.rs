@@ -296,17 +296,9 @@ impl Loader<'_> {
             let edit = HeaderName::new(&name.value).map(|name| TextEdit::Fixed(Edit::RemoveHeader(name)));
             actions.edits.extend(self.say(edit.map_err(|error| error.to_string()), &name.place, "then.remove_header"));
         }
-        let fields: [(_, _, fn(HeaderName, Template) -> TextEdit); 3] = [
-            (then.add_header, "then.add_header", TextEdit::AddHeader),
-            (then.append_header, "then.append_header", TextEdit::AppendHeader),
-            (then.set_header, "then.set_header", TextEdit::SetHeader),
-        ];
-        for (lines, key, edit) in fields {
-            for line in lines.0 {
-                let field = self.say(field(&line.value), &line.place, key);
-                actions.edits.extend(field.map(|(name, value)| edit(name, value)));
-            }
-        }
+        actions.edits.extend(self.fields(then.add_header, "then.add_header", TextEdit::AddHeader));
+        actions.edits.extend(self.fields(then.append_header, "then.append_header", TextEdit::AppendHeader));
+        actions.edits.extend(self.fields(then.set_header, "then.set_header", TextEdit::SetHeader));
         if let Some(tag) = then.subject_tag {
             actions.edits.extend(self.say(tag_edit(&tag.value), &tag.place, "then.subject_tag"));
         }
@@ -339,6 +331,16 @@ impl Loader<'_> {
         }
         self.check_slots(&actions, when);
         actions
+    }
+
+    fn fields(
+        &mut self,
+        lines: OneOrMany<Located<String>>,
+        key: &str,
+        edit: fn(HeaderName, Template) -> TextEdit,
+    ) -> Vec<TextEdit> {
+        let mut read = |line: Located<String>| self.say(field(&line.value), &line.place, key);
+        lines.0.into_iter().filter_map(&mut read).map(|(name, value)| edit(name, value)).collect()
     }
 
     fn say<T>(&mut self, parsed: Result<T, String>, place: &Place, key: &str) -> Option<T> {

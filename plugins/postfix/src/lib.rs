@@ -1,7 +1,8 @@
-//! Postfix: its ways in by SMTP and LMTP (`smtpd_proxy_filter` before the queue, `content_filter` after
-//! it), their abilities, and its setup recipe as data.
+//! Postfix: its ways in by milter (inside the session), by SMTP and LMTP (`smtpd_proxy_filter` before the
+//! queue, `content_filter` after it), their abilities, and its setup recipes as data.
 //!
-//! The sessions are the SMTP proxy's; what is Postfix's own is here. See the README for the contract.
+//! The sessions are the milter front end's and the SMTP proxy's; what is Postfix's own is here. See the
+//! README for the contract.
 
 mod map;
 pub mod setup;
@@ -25,7 +26,18 @@ pub const AFTER_QUEUE: Kind = Kind {
     abilities: map::AFTER_QUEUE,
 };
 
-/// The kinds of way that this plug-in has, with what differs from a plain proxy.
+/// Inside smtpd's session, without taking the mail over.
+pub const MILTER: Kind = Kind {
+    name: "postfix-milter",
+    about: "Postfix smtpd_milters: answers inside the session, the mail never leaves Postfix",
+    abilities: map::MILTER,
+};
+
+/// `milter_content_timeout` is 300 s (postconf(5)).
+pub const MILTER_DEFAULTS: checkpost_milter::Defaults =
+    checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300) };
+
+/// The kinds of way around it that this plug-in has, with what differs from a plain proxy.
 pub fn kinds() -> [(Kind, Defaults); 2] {
     // Postfix adds a Received field of its own on both sides, so another would only tell the same.
     let around = Defaults { received: false, trust_loopback: true, ..Defaults::default() };

@@ -1,7 +1,10 @@
-//! What Postfix can be told: the abilities of its two ways in.
+//! What Postfix can be told: the abilities of its three ways in.
 
 use checkpost_core::Abilities;
 use checkpost_core::abilities::Refusal;
+
+/// All of the protocol (MILTER_README); a held mail goes to the `hold` queue.
+pub(crate) const MILTER: Abilities = checkpost_milter::MILTER;
 
 /// The reply to the final dot goes to smtpd's client verbatim.
 pub(crate) const BEFORE_QUEUE: Abilities = checkpost_smtp::SMTP;

@@ -3,6 +3,8 @@
 //!
 //! Sources: FILTER_README, SMTPD_PROXY_README, postconf(5), master(5).
 
+use checkpost_adapter::setup::{Entry, Plan, shell};
+
 /// Everything one way needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipe {
@@ -24,6 +26,16 @@ pub enum Step {
         /// Its value.
         value: &'static str,
         /// The reason, for the administrator.
+        why: &'static str,
+    },
+    /// An item at the end of a list in main.cf, which others may use, too: `postconf -e` with what
+    /// `postconf -hx` says, and this, unless it is there.
+    Append {
+        /// The parameter.
+        name: &'static str,
+        /// The item; no blanks.
+        item: &'static str,
+        /// The reason.
         why: &'static str,
     },
     /// `postconf -P 'service/type/name=value'`: an option of a service that is there.
@@ -55,8 +67,63 @@ pub fn recipe(kind: &str) -> Option<&'static Recipe> {
     RECIPES.iter().find(|recipe| recipe.kind == kind)
 }
 
+/// All recipes, to be shown.
+pub fn plans() -> Vec<Plan> {
+    let plan = |recipe: &Recipe| Plan {
+        way: recipe.kind,
+        steps: recipe.steps.iter().map(Step::entry).collect(),
+        checkpost_toml: recipe.way,
+    };
+    RECIPES.iter().map(plan).collect()
+}
+
+impl Step {
+    /// By Postfix's own editor.
+    fn entry(&self) -> Entry {
+        let (file, run, why) = match self {
+            Self::Main { name, value, why } => {
+                ("main.cf", shell(&["postconf", "-e", &format!("{name}={value}")]), Some(*why))
+            }
+            Self::Append { name, item, why } => {
+                ("main.cf", format!("postconf -e \"{name}=$(postconf -hx {name}) {item}\""), Some(*why))
+            }
+            Self::Option { service, name, value, why } => {
+                ("master.cf", shell(&["postconf", "-P", &format!("{service}/{name}={value}")]), Some(*why))
+            }
+            Self::Service { service, entry, why } => {
+                ("master.cf", shell(&["postconf", "-Me", &format!("{service}={entry}")]), Some(*why))
+            }
+            Self::Reload => return Entry { file: None, run: Some("postfix reload".into()), lines: None, why: None },
+        };
+        Entry { file: Some(file), run: Some(run), lines: None, why }
+    }
+}
+
 /// All recipes.
-pub const RECIPES: [Recipe; 2] = [
+pub const RECIPES: [Recipe; 3] = [
+    Recipe {
+        kind: "postfix-milter",
+        way: "[[way]]\nkind = \"postfix-milter\"\nlisten = \"unix:/var/spool/postfix/checkpost/milter.sock\"\n",
+        steps: &[
+            Step::Append {
+                name: "smtpd_milters",
+                item: "unix:checkpost/milter.sock",
+                why: "every mail that comes by SMTP is checked in its session; the path counts from the queue \
+                      directory, since Debian's smtpd cannot see beyond it",
+            },
+            Step::Append {
+                name: "non_smtpd_milters",
+                item: "unix:checkpost/milter.sock",
+                why: "so is what programs of this host send by sendmail(1)",
+            },
+            Step::Main {
+                name: "milter_default_action",
+                value: "tempfail",
+                why: "while Checkpost does not answer, clients are told to try again; nothing goes through unscanned",
+            },
+            Step::Reload,
+        ],
+    },
     Recipe {
         kind: "postfix-before-queue",
         way: "[[way]]\nkind = \"postfix-before-queue\"\nlisten = \"127.0.0.1:10025\"\nnext_hop = \"127.0.0.1:10026\"\n",
@@ -128,12 +195,12 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_recipe_and_no_option_has_blanks() {
-        for (kind, _) in crate::kinds() {
+        for kind in [crate::MILTER, crate::BEFORE_QUEUE, crate::AFTER_QUEUE] {
             let recipe = recipe(kind.name).unwrap();
             assert_eq!(recipe.steps.last(), Some(&Step::Reload));
             assert!(recipe.way.contains(kind.name));
             for step in recipe.steps {
-                if let Step::Option { value, .. } = step {
+                if let Step::Option { value, .. } | Step::Append { item: value, .. } = step {
                     // postconf -P of Postfix 3.7 refuses white space.
                     assert!(!value.contains(char::is_whitespace), "{value}");
                 }

@@ -547,7 +547,7 @@ fn write_fate(out: &mut BytesMut, fate: &Fate, id: MailId) {
             write_reply(out, reply.code(), Some(reply.enhanced()), reply.text());
         }
         Fate::Discarded | Fate::Quarantined | Fate::Passed | Fate::Held(_) => {
-            write_reply(out, 250, Some((2, 0, 0)), &format!("Ok: taken as {id}"))
+            write_reply(out, 250, Some((2, 0, 0)), &format!("Ok: taken as {id}"));
         }
         Fate::NotHandedOn(_) | Fate::Unknown => {
             let reply = Deferral::lossy(4, 1, "Next mail server does not answer, try again later");

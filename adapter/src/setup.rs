@@ -1,0 +1,52 @@
+//! What an administrator must enter for a way in, in a form to be shown. What it means to an MTA is in the
+//! plug-ins; nothing is written from here.
+
+/// Everything one way needs, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Plan {
+    /// The way's kind.
+    pub way: &'static str,
+    /// In this order.
+    pub steps: Vec<Entry>,
+    /// Our own side, for checkpost.toml.
+    pub checkpost_toml: &'static str,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Entry {
+    /// The file that changes.
+    pub file: Option<&'static str>,
+    /// A command for a shell, complete and quoted.
+    pub run: Option<String>,
+    /// Lines to be put into the file by hand, and where.
+    pub lines: Option<(&'static str, &'static str)>,
+    /// The reason.
+    pub why: Option<&'static str>,
+}
+
+/// Words as a shell takes them.
+pub fn shell(words: &[&str]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (word, expected) in [("a=b", "a=b"), ("a b", "'a b'"), ("", "''"), ("it's", "'it'\\''s'"), ("$x", "'$x'")] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}

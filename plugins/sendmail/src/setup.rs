@@ -1,0 +1,99 @@
+//! What must stand in Sendmail's configuration, as data: shown by `configure_mta`, used by the tests
+//! against a real Sendmail, and explained in the README. Nothing is written from here.
+//!
+//! Sources: cf/README and libmilter/README of Sendmail 8.17, sendmail(8).
+
+use checkpost_adapter::setup::{Entry, Plan};
+
+/// Everything the way needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// The way's kind.
+    pub kind: &'static str,
+    /// In this order.
+    pub steps: &'static [Step],
+    /// Our own side, for checkpost.toml.
+    pub way: &'static str,
+}
+
+/// One change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Lines in `sendmail.mc`, before its MAILER lines.
+    Lines {
+        /// The lines, with their marks; no line end behind the last.
+        text: &'static str,
+        /// The reason, for the administrator.
+        why: &'static str,
+    },
+    /// `sendmail.cf` made anew of `sendmail.mc`, then read by the running daemon.
+    Rebuild,
+}
+
+/// The recipe of a way, by its kind.
+pub fn recipe(kind: &str) -> Option<&'static Recipe> {
+    RECIPES.iter().find(|recipe| recipe.kind == kind)
+}
+
+/// All recipes, to be shown.
+pub fn plans() -> Vec<Plan> {
+    let plan = |recipe: &Recipe| Plan {
+        way: recipe.kind,
+        steps: recipe.steps.iter().map(Step::entry).collect(),
+        checkpost_toml: recipe.way,
+    };
+    RECIPES.iter().map(plan).collect()
+}
+
+impl Step {
+    fn entry(&self) -> Entry {
+        match self {
+            Self::Lines { text, why } => Entry {
+                file: Some("/etc/mail/sendmail.mc"),
+                run: None,
+                lines: Some(("before the first MAILER line", text)),
+                why: Some(why),
+            },
+            Self::Rebuild => Entry {
+                file: Some("/etc/mail/sendmail.cf"),
+                run: Some("make -C /etc/mail && systemctl reload sendmail".into()),
+                lines: None,
+                why: None,
+            },
+        }
+    }
+}
+
+/// All recipes.
+pub const RECIPES: [Recipe; 1] = [Recipe {
+    kind: "sendmail-milter",
+    way: "[[way]]\nkind = \"sendmail-milter\"\nlisten = \"unix:/run/checkpost/milter.sock\"\n",
+    steps: &[
+        Step::Lines {
+            text: "dnl # BEGIN checkpost\n\
+                   INPUT_MAIL_FILTER(`checkpost', `S=local:/run/checkpost/milter.sock, F=T, T=C:30s;S:60s;R:60s;E:5m')dnl\n\
+                   dnl # END checkpost",
+            why: "every mail that Sendmail receives is checked in its session; F=T: while Checkpost does not answer, \
+                  clients are told to try again. Without F= mail would go through unscanned",
+        },
+        Step::Rebuild,
+    ],
+}];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipe_fails_closed_and_names_one_socket() {
+        let recipe = recipe(crate::MILTER.name).unwrap();
+        let Step::Lines { text, .. } = recipe.steps[0] else { panic!("lines come first") };
+        assert!(
+            text.contains(" F=T,") && text.lines().all(|line| line.starts_with("dnl") || line.ends_with("dnl")),
+            "{text}"
+        );
+        let socket = recipe.way.split("unix:").nth(1).unwrap().trim_end_matches(['"', '\n']);
+        assert!(text.contains(&format!("S=local:{socket},")));
+        assert_eq!(recipe.steps.last(), Some(&Step::Rebuild));
+    }
+}

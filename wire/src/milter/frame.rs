@@ -1,0 +1,127 @@
+//! Packets: a length of four octets, a code, data.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// One packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Which command or reply.
+    pub code: u8,
+    /// What belongs to it; shares memory with what was read.
+    pub data: Bytes,
+}
+
+/// What can be no packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length counts the code, so it is never 0.
+    #[error("a milter packet of no length")]
+    Empty,
+    /// Longer than the limit: the declared length.
+    #[error("a milter packet of {0} octets is too long")]
+    TooLong(u32),
+}
+
+/// Takes the first packet, when it is here whole. Nothing is reserved for a declared length: a peer that
+/// promises much and sends little costs nothing.
+///
+/// # Errors
+/// When the stream cannot be milter, or is milter beyond `limit` octets (code and data).
+pub fn take_packet(input: &mut BytesMut, limit: usize) -> Result<Option<Packet>, FrameError> {
+    let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
+    let declared = u32::from_be_bytes(*head);
+    let length = usize::try_from(declared).unwrap_or(usize::MAX);
+    if length == 0 {
+        return Err(FrameError::Empty);
+    }
+    if length > limit {
+        return Err(FrameError::TooLong(declared));
+    }
+    if input.len() - 4 < length {
+        return Ok(None);
+    }
+    input.advance(4);
+    let mut data = input.split_to(length).freeze();
+    let code = data.get_u8();
+    Ok(Some(Packet { code, data }))
+}
+
+/// Who speaks something else to a milter port, by a connection's first octets: a milter's first packet is
+/// short, so its first octet is 0.
+pub fn guess_protocol(first: &[u8]) -> Option<&'static str> {
+    const KNOWN: [(&[u8], &str); 12] = [
+        (b"EHLO", "SMTP"),
+        (b"HELO", "SMTP"),
+        (b"LHLO", "LMTP"),
+        (b"QUIT", "SMTP"),
+        (b"zPIN", "clamd's protocol"),
+        (b"nPIN", "clamd's protocol"),
+        (b"zINS", "clamd's protocol"),
+        (b"PING", "clamd's protocol"),
+        (b"GET ", "HTTP"),
+        (b"POST", "HTTP"),
+        (b"SSH-", "SSH"),
+        (b"PROX", "the PROXY protocol"),
+    ];
+    let start = first.get(..4)?;
+    if let Some((_, name)) = KNOWN.iter().find(|(word, _)| start.eq_ignore_ascii_case(word)) {
+        return Some(name);
+    }
+    match start {
+        [0x16, 0x03, ..] => Some("TLS"),
+        _ if start.iter().all(|octet| octet.is_ascii_graphic() || octet.is_ascii_whitespace()) => Some("plain text"),
+        _ => None,
+    }
+}
+
+/// Writes a packet; `data` in pieces, which must come to less than 4 GiB.
+pub(super) fn write_packet(code: u8, data: &[&[u8]], out: &mut BytesMut) {
+    let length: usize = data.iter().map(|piece| piece.len()).sum::<usize>() + 1;
+    out.reserve(4 + length);
+    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    out.put_u8(code);
+    data.iter().for_each(|piece| out.extend_from_slice(piece));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_taken_one_by_one() {
+        let mut input = BytesMut::new();
+        write_packet(b'H', &[b"me", b"\0"], &mut input);
+        write_packet(b'A', &[], &mut input);
+        let second = input.split_off(8);
+        for octet in input.split_off(3) {
+            assert_eq!(take_packet(&mut input, 100), Ok(None));
+            input.put_u8(octet);
+        }
+        let packet = take_packet(&mut input, 100).unwrap().unwrap();
+        assert_eq!((packet.code, &packet.data[..]), (b'H', &b"me\0"[..]));
+        input.unsplit(second);
+        assert_eq!(take_packet(&mut input, 100).unwrap().unwrap().code, b'A');
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_packet_is_told_before_it_is_waited_for() {
+        let take = |octets: &[u8]| take_packet(&mut BytesMut::from(octets), 100);
+        assert_eq!(take(&[0, 0, 0, 0]), Err(FrameError::Empty));
+        assert_eq!(take(&[0xff; 4]), Err(FrameError::TooLong(u32::MAX)));
+        assert_eq!(take(&[0, 0, 0, 101]), Err(FrameError::TooLong(101)));
+        assert_eq!(take(&[0, 0, 0, 100]), Ok(None));
+        for (first, name) in [
+            (&b"EHLO x\r\n"[..], Some("SMTP")),
+            (b"zPING\0", Some("clamd's protocol")),
+            (b"get / HTTP/1.0", Some("HTTP")),
+            (&[0x16, 3, 1, 0, 200], Some("TLS")),
+            (b"\r\n\r\n", Some("plain text")),
+            (&[0, 0, 0, 13, b'O'], None),
+            (b"EHL", None),
+        ] {
+            assert_eq!(guess_protocol(first), name, "{first:?}");
+        }
+    }
+}
