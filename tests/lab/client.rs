@@ -85,6 +85,11 @@ impl Client {
         let read = BufReader::new(stream.try_clone()?);
         let mut client = Self { read, write: stream, greeting: nothing.clone(), hello: nothing };
         client.greeting = client.answer()?;
+        if client.greeting.code == 421 {
+            // It has closed (RFC 5321 section 3.8).
+            client.hello = client.greeting.clone();
+            return Ok(client);
+        }
         client.hello = client.ask(&format!("EHLO {name}"))?;
         Ok(client)
     }
@@ -94,14 +99,19 @@ impl Client {
     pub fn mail(&mut self, from: &str, to: &[&str], message: &[u8]) -> io::Result<Told> {
         let mut told = self.envelope(from, to)?;
         if told.recipients.iter().any(|(_, answer)| answer.is_positive()) {
-            let mut end = self.ask("DATA")?;
-            if end.code == 354 {
-                self.write.write_all(&stuffed(message))?;
-                end = self.answer()?;
-            }
-            told.end = Some(end);
+            told.end = Some(self.content(message)?);
         }
         Ok(told)
+    }
+
+    /// Sends DATA and what belongs behind it, to who has heard the envelope.
+    pub fn content(&mut self, message: &[u8]) -> io::Result<Answer> {
+        let answer = self.ask("DATA")?;
+        if answer.code != 354 {
+            return Ok(answer);
+        }
+        self.write(&stuffed(message))?;
+        self.answer()
     }
 
     /// Sends MAIL and RCPT, and nothing behind them.

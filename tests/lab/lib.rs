@@ -27,6 +27,7 @@ mod root;
 mod sendmail;
 mod sink;
 mod skip;
+mod stuck;
 
 pub use clamd::Clamd;
 pub use client::{Answer, Client, Told, send};
@@ -37,3 +38,4 @@ pub use root::{Builder, Root, StartError};
 pub use sendmail::Sendmail;
 pub use sink::Sink;
 pub use skip::{Skip, skip};
+pub use stuck::StuckClamd;
