@@ -10,6 +10,7 @@
 
 mod case;
 mod check;
+mod dkim;
 mod mock;
 mod real;
 
@@ -118,31 +119,38 @@ fn run(server: &mut dyn Server) {
         }
         done += 1;
         let logged = server.log().len();
-        if let Err(error) = one(server, &case) {
+        if let Err(error) = with_daemon(server, &case.rules, &mut |server, folder| check::play(server, &case, folder)) {
             let log = server.log();
             failures.push(format!("{} ({}): {error:#}\n{}", case.name, case.title, log.get(logged..).unwrap_or(&log)));
         }
         server.clear().unwrap();
+    }
+    if "dkim".contains(&only)
+        && let Err(error) = with_daemon(server, dkim::RULES, &mut |server, _| dkim::check(server))
+    {
+        failures.push(format!("dkim: {error:#}"));
     }
     eprintln!("{done} cases; left out for want of an ability: {left_out:?}");
     assert!(failures.is_empty(), "{} of {done} cases failed:\n\n{}", failures.len(), failures.join("\n\n"));
     assert!(done > 0 || !only.is_empty(), "no cases in {}", folder.display());
 }
 
-/// One case with a daemon of its own.
-fn one(server: &mut dyn Server, case: &Case) -> anyhow::Result<()> {
+/// What a test does with a server, and with the folder of the daemon beside it.
+type Play<'a> = &'a mut dyn FnMut(&mut dyn Server, &Path) -> anyhow::Result<()>;
+
+/// A daemon of its own for each case.
+fn with_daemon(server: &mut dyn Server, rules: &str, play: Play<'_>) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("checkpost-lab-").tempdir()?;
     let config = format!(
-        "[daemon]\nstate = \"{}/state\"\n\n[[way]]\nkind = \"{}\"\nlisten = \"unix:{}\"\nsocket_mode = \"0666\"\n\n{}",
+        "[daemon]\nstate = \"{}/state\"\n\n[[way]]\nkind = \"{}\"\nlisten = \"unix:{}\"\nsocket_mode = \"0666\"\n\n{rules}",
         folder.path().display(),
         server.kind(),
         server.socket().display(),
-        case.rules
     );
     let socket = server.socket();
     let ready = || Wire::unix(&socket).is_ok_and(|mut wire| wire.negotiates());
     let daemon = Daemon::start_when(Command::new(program("checkpostd")), folder.path(), &config, ready)?;
-    let result = check::play(server, case, folder.path());
+    let result = play(server, folder.path());
     let log = daemon.log();
     let ended = daemon.stop()?;
     result.map_err(|error| anyhow::anyhow!("{error:#}\ncheckpostd:\n{log}"))?;
