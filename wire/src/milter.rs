@@ -10,7 +10,7 @@ mod macros;
 mod options;
 mod reply;
 
-pub use command::{Command, CommandError, Path, Peer};
+pub use command::{Command, CommandError, MAX_PARAMETERS, Path, Peer};
 pub use frame::{FrameError, Packet, guess_protocol, take_packet};
 pub use macros::Macros;
 pub use options::{Actions, Choice, Offer, Stage, Steps};

@@ -1,12 +1,15 @@
 //! What a mail server sends.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::frame::{Packet, write_packet};
 use super::macros::Macros;
 use super::options::Offer;
+
+/// The most ESMTP parameters of one address; further ones are left out. There are some ten in all.
+pub const MAX_PARAMETERS: usize = 128;
 
 /// One command. Octets share memory with the packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,7 @@ pub enum Command {
 /// A client's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// None: the mail server's own input.
+    /// The mail server says that there is none (`SMFIA_UNKNOWN`): its own input.
     Unknown,
     /// A Unix socket.
     Local(Bytes),
@@ -67,7 +70,7 @@ pub enum Peer {
         /// Its port.
         port: u16,
     },
-    /// A family that we know with an address that we cannot read.
+    /// Anything else, from the family on. Not to be trusted for a local one.
     Unreadable(Bytes),
 }
 
@@ -76,7 +79,7 @@ pub enum Peer {
 pub struct Path {
     /// As sent, with its brackets if it had some.
     pub raw: Bytes,
-    /// ESMTP parameters, `NAME=value`.
+    /// ESMTP parameters, `NAME=value`, none empty, at most [`MAX_PARAMETERS`].
     pub parameters: Vec<Bytes>,
 }
 
@@ -93,55 +96,49 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// Reads a packet. A missing NUL at the end of the last string is let pass, and so is data where there
-    /// should be none.
+    /// Reads a packet. Missing NULs and strings are let pass, and so is data where there should be none: to end
+    /// the connection makes Sendmail without `F=` deliver all that comes later unseen.
     ///
     /// # Errors
-    /// When the code is unknown, or something is missing.
+    /// When the code is unknown, or an offer or a stage of macros is cut short.
     pub fn parse(packet: Packet) -> Result<Self, CommandError> {
         let Packet { code, mut data } = packet;
         let malformed = CommandError::Malformed(code);
         Ok(match code {
             b'O' => Self::Options(Offer::parse(&data).ok_or(malformed)?),
             b'D' => Self::Macros(Macros::parse(data).ok_or(malformed)?),
-            b'C' => {
-                let host = string(&mut data).ok_or(malformed)?;
-                Self::Connect { host, peer: peer(data).ok_or(malformed)? }
-            }
-            b'H' => Self::Helo(string(&mut data).ok_or(malformed)?),
-            b'M' => Self::Mail(Path::parse(data).ok_or(malformed)?),
-            b'R' => Self::Recipient(Path::parse(data).ok_or(malformed)?),
+            b'C' => Self::Connect { host: string(&mut data), peer: Peer::parse(data) },
+            b'H' => Self::Helo(string(&mut data)),
+            b'M' => Self::Mail(Path::parse(data)),
+            b'R' => Self::Recipient(Path::parse(data)),
             b'T' => Self::Data,
-            b'L' => {
-                let name = string(&mut data).ok_or(malformed)?;
-                Self::Header { name, value: string(&mut data).unwrap_or_default() }
-            }
+            b'L' => Self::Header { name: string(&mut data), value: string(&mut data) },
             b'N' => Self::EndOfHeader,
             b'B' => Self::Body(data),
             b'E' => Self::EndOfMessage(data),
             b'A' => Self::Abort,
-            b'U' => Self::Unknown(string(&mut data).unwrap_or_default()),
+            b'U' => Self::Unknown(string(&mut data)),
             b'Q' => Self::Quit,
             b'K' => Self::QuitNewConnection,
             _ => return Err(CommandError::Unknown(code)),
         })
     }
 
-    /// Writes it, as a mail server does.
+    /// Writes it, as a mail server does. Strings must be without NUL.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Options(offer) => offer.encode(out),
             Self::Macros(macros) => write_packet(b'D', &[&[macros.stage], macros.octets()], out),
-            Self::Connect { host, peer } => {
-                let (family, port, address): (u8, u16, Bytes) = match peer {
-                    Peer::Unknown => return write_packet(b'C', &[host, b"\0U"], out),
-                    Peer::Local(path) => (b'L', 0, path.clone()),
-                    Peer::Inet { address: IpAddr::V4(address), port } => (b'4', *port, address.to_string().into()),
-                    Peer::Inet { address: IpAddr::V6(address), port } => (b'6', *port, address.to_string().into()),
-                    Peer::Unreadable(text) => (b'4', 0, text.clone()),
-                };
-                write_packet(b'C', &[host, b"\0", &[family], &port.to_be_bytes(), &address, b"\0"], out);
-            }
+            Self::Connect { host, peer } => match peer {
+                Peer::Unknown => write_packet(b'C', &[host, b"\0U"], out),
+                Peer::Local(path) => write_packet(b'C', &[host, b"\0L\0\0", path, b"\0"], out),
+                Peer::Inet { address, port } => {
+                    let family: &[u8] = if address.is_ipv4() { b"\x004" } else { b"\x006" };
+                    let address = address.to_string();
+                    write_packet(b'C', &[host, family, &port.to_be_bytes(), address.as_bytes(), b"\0"], out);
+                }
+                Peer::Unreadable(octets) => write_packet(b'C', &[host, b"\0", octets], out),
+            },
             Self::Helo(name) => write_packet(b'H', &[name, b"\0"], out),
             Self::Mail(path) => path.encode(b'M', out),
             Self::Recipient(path) => path.encode(b'R', out),
@@ -158,17 +155,46 @@ impl Command {
     }
 }
 
+impl Peer {
+    fn parse(data: Bytes) -> Self {
+        let mut rest = data.clone();
+        match rest.try_get_u8() {
+            Ok(b'U') => return Self::Unknown,
+            Ok(b'L') if rest.len() >= 2 => {
+                rest.advance(2);
+                return Self::Local(string(&mut rest));
+            }
+            Ok(b'4' | b'6') => {
+                if let Ok(port) = rest.try_get_u16()
+                    && let Some(address) = address(&string(&mut rest))
+                {
+                    return Self::Inet { address, port };
+                }
+            }
+            _ => {}
+        }
+        Self::Unreadable(data)
+    }
+}
+
 impl Path {
-    fn parse(mut data: Bytes) -> Option<Self> {
-        let raw = string(&mut data)?;
-        let parameters = std::iter::from_fn(|| string(&mut data)).collect();
-        Some(Self { raw, parameters })
+    fn parse(mut data: Bytes) -> Self {
+        let raw = string(&mut data);
+        let mut parameters = Vec::new();
+        // Thousands of empty ones would cost far more than their packet.
+        while !data.is_empty() && parameters.len() < MAX_PARAMETERS {
+            let parameter = string(&mut data);
+            if !parameter.is_empty() {
+                parameters.push(parameter);
+            }
+        }
+        Self { raw, parameters }
     }
 
     /// Without brackets and the blanks around them; empty for the null sender. A source route stays.
     pub fn address(&self) -> &[u8] {
         let trimmed = self.raw.trim_ascii();
-        trimmed.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).unwrap_or(trimmed)
+        trimmed.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).unwrap_or(trimmed).trim_ascii()
     }
 
     /// The value of a parameter, its name without case; empty when it has none.
@@ -189,44 +215,21 @@ impl Path {
     }
 }
 
-/// The next string, up to its NUL or the end; `None` when nothing is left.
-fn string(data: &mut Bytes) -> Option<Bytes> {
-    if data.is_empty() {
-        return None;
-    }
-    let end = memchr::memchr(0, data).unwrap_or(data.len());
+/// The next string, up to its NUL or the end.
+fn string(data: &mut Bytes) -> Bytes {
+    let Some(end) = memchr::memchr(0, data) else { return std::mem::take(data) };
     let text = data.split_to(end);
-    if !data.is_empty() {
-        data.advance(1);
-    }
-    Some(text)
-}
-
-fn peer(mut data: Bytes) -> Option<Peer> {
-    // A peer without any family is as unknown as one that says so.
-    let Some(family) = data.first().copied() else { return Some(Peer::Unknown) };
     data.advance(1);
-    if family == b'U' {
-        return Some(Peer::Unknown);
-    }
-    if data.len() < 2 {
-        return None;
-    }
-    let port = data.get_u16();
-    let text = string(&mut data).unwrap_or_default();
-    Some(match family {
-        b'L' => Peer::Local(text),
-        b'4' | b'6' => address(&text).map_or(Peer::Unreadable(text), |address| Peer::Inet { address, port }),
-        _ => Peer::Unreadable(text),
-    })
+    text
 }
 
-/// Sendmail writes `IPv6:` before an IPv6 address, and does not shorten it.
+/// Sendmail writes `IPv6:` before an IPv6 address, and does not shorten it. A zone (`fe80::1%eth0`) is the
+/// mail server's, and says nothing of the client.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let plain = text.get(..5).filter(|start| start.eq_ignore_ascii_case("IPv6:")).map_or(text, |_| &text[5..]);
-    let v6 = || plain.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    plain.parse::<Ipv4Addr>().ok().map(IpAddr::V4).or_else(v6).map(|address| address.to_canonical())
+    let plain = plain.split_once('%').map_or(plain, |(address, _)| address);
+    plain.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

@@ -47,32 +47,25 @@ pub fn take_packet(input: &mut BytesMut, limit: usize) -> Result<Option<Packet>,
     Ok(Some(Packet { code, data }))
 }
 
-/// Who speaks something else to a milter port, by a connection's first octets: a milter's first packet is
+/// Who speaks something else to a milter port, by a connection's first four octets: a milter's first packet is
 /// short, so its first octet is 0.
 pub fn guess_protocol(first: &[u8]) -> Option<&'static str> {
-    const KNOWN: [(&[u8], &str); 12] = [
-        (b"EHLO", "SMTP"),
-        (b"HELO", "SMTP"),
-        (b"LHLO", "LMTP"),
-        (b"QUIT", "SMTP"),
-        (b"zPIN", "clamd's protocol"),
-        (b"nPIN", "clamd's protocol"),
-        (b"zINS", "clamd's protocol"),
-        (b"PING", "clamd's protocol"),
-        (b"GET ", "HTTP"),
-        (b"POST", "HTTP"),
-        (b"SSH-", "SSH"),
-        (b"PROX", "the PROXY protocol"),
-    ];
-    let start = first.get(..4)?;
-    if let Some((_, name)) = KNOWN.iter().find(|(word, _)| start.eq_ignore_ascii_case(word)) {
-        return Some(name);
-    }
-    match start {
-        [0x16, 0x03, ..] => Some("TLS"),
-        _ if start.iter().all(|octet| octet.is_ascii_graphic() || octet.is_ascii_whitespace()) => Some("plain text"),
-        _ => None,
-    }
+    const CLAMD: &str = "clamd's protocol";
+    let start = first.first_chunk::<4>()?;
+    Some(match &start.map(|octet| octet.to_ascii_uppercase()) {
+        [0x16, 3, ..] => "TLS",
+        b"EHLO" | b"HELO" | b"MAIL" | b"RSET" | b"NOOP" | b"QUIT" | b"HELP" => "SMTP",
+        b"LHLO" => "LMTP",
+        b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"CONN" | b"PRI " => "HTTP",
+        b"PING" | b"SCAN" | b"VERS" | b"INST" | b"CONT" => CLAMD,
+        b"CHEC" | b"SYMB" | b"REPO" | b"PROC" | b"TELL" => "spamd's protocol",
+        b"SSH-" => "SSH",
+        b"PROX" | b"\r\n\r\n" => "the PROXY protocol",
+        // Behind the mark for how lines end, a command.
+        _ if matches!(start, [b'z' | b'n', command @ ..] if command.iter().all(u8::is_ascii_uppercase)) => CLAMD,
+        text if text.iter().all(|octet| octet.is_ascii_graphic() || octet.is_ascii_whitespace()) => "plain text",
+        _ => return None,
+    })
 }
 
 /// Writes a packet; `data` in pieces, which must come to less than 4 GiB.
@@ -82,6 +75,16 @@ pub(super) fn write_packet(code: u8, data: &[&[u8]], out: &mut BytesMut) {
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     out.put_u8(code);
     data.iter().for_each(|piece| out.extend_from_slice(piece));
+}
+
+/// Writes a packet whose data, less than 4 GiB, `fill` appends.
+pub(super) fn put_packet(code: u8, out: &mut BytesMut, fill: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u8(code);
+    fill(out);
+    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -112,14 +115,34 @@ mod tests {
         assert_eq!(take(&[0xff; 4]), Err(FrameError::TooLong(u32::MAX)));
         assert_eq!(take(&[0, 0, 0, 101]), Err(FrameError::TooLong(101)));
         assert_eq!(take(&[0, 0, 0, 100]), Ok(None));
+    }
+
+    #[test]
+    fn other_protocols() {
         for (first, name) in [
             (&b"EHLO x\r\n"[..], Some("SMTP")),
+            (b"helo x\r\n", Some("SMTP")),
+            (b"LHLO x\r\n", Some("LMTP")),
+            (b"QUIT\r\n", Some("SMTP")),
             (b"zPING\0", Some("clamd's protocol")),
+            (b"nSCAN /\n", Some("clamd's protocol")),
+            (b"zIDSESSION\0", Some("clamd's protocol")),
+            (b"PING", Some("clamd's protocol")),
+            (b"CHECK SPAMC/1.5\r\n", Some("spamd's protocol")),
             (b"get / HTTP/1.0", Some("HTTP")),
-            (&[0x16, 3, 1, 0, 200], Some("TLS")),
-            (b"\r\n\r\n", Some("plain text")),
-            (&[0, 0, 0, 13, b'O'], None),
+            (b"PRI * HTTP/2.0", Some("HTTP")),
+            (b"POST /", Some("HTTP")),
+            (b"\x16\x03\x01\x00\xc8", Some("TLS")),
+            (b"SSH-2.0-x", Some("SSH")),
+            (b"PROXY TCP4", Some("the PROXY protocol")),
+            (b"\r\n\r\n\0\r\nQUIT\n", Some("the PROXY protocol")),
+            (b"\r\n\r", None),
+            (b"zebra", Some("plain text")),
+            (b"\0\0\0\x0dO", None),
+            (b"\0\x10\0\0", None),
+            (b"\x80\0\0\0", None),
             (b"EHL", None),
+            (b"", None),
         ] {
             assert_eq!(guess_protocol(first), name, "{first:?}");
         }

@@ -27,7 +27,7 @@ impl Macros {
         Some(Self { stage, pairs })
     }
 
-    /// All of them; a last name without a value has an empty one.
+    /// All of them, as sent; a last name without a value has an empty one.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.pairs[..];
         std::iter::from_fn(move || {

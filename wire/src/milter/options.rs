@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::frame::write_packet;
 
 bitflags! {
-    /// What a filter may do to a mail.
+    /// What a filter may do to a mail. Bits without a name are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Actions: u32 {
         /// Add and insert header fields (`SMFIF_ADDHDRS`).
@@ -27,10 +27,9 @@ bitflags! {
         const ADD_RECIPIENTS_WITH_PARAMETERS = 0x80;
         /// Say which macros are wanted (`SMFIF_SETSYMLIST`).
         const SET_MACROS = 0x100;
-        const _ = !0;
     }
 
-    /// What is not sent, what is not answered, and what else is understood.
+    /// What is not sent, what is not answered, and what else is understood. Bits without a name are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Steps: u32 {
         /// CONNECT is not sent (`SMFIP_NOCONNECT`).
@@ -79,7 +78,6 @@ bitflags! {
         const MDS_256K = 0x1000_0000;
         /// Packets of up to 1 MiB (`SMFIP_MDS_1M`).
         const MDS_1M = 0x2000_0000;
-        const _ = !0;
     }
 }
 
@@ -226,6 +224,22 @@ mod tests {
         for wrong in [&[0; 11][..], &[0; 13], b"123412341234\0\0\0\x02i"] {
             assert_eq!(Choice::parse(&Bytes::copy_from_slice(wrong)), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn all_that_has_a_name_is_what_mail_servers_offer_today() {
+        assert_eq!(Actions::all().bits(), 0x1FF);
+        assert_eq!(Steps::all().bits(), 0x1F_FFFF | 0x3000_0000);
+        // Postfix and Sendmail; Postfix with milter_protocol=2; bits that nobody knows yet.
+        for (data, offer) in [
+            (&b"\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff"[..], (6, 0x1FF, 0x1F_FFFF)),
+            (b"\0\0\0\x02\0\0\x01\xff\0\0\0\x7f", (2, 0x1FF, 0x7F)),
+            (b"\0\0\0\x07\xff\0\0\0\xc0\0\0\0more", (7, 0xFF00_0000, 0xC000_0000)),
+        ] {
+            let read = Offer::parse(&Bytes::from_static(data)).map(|o| (o.version, o.actions.bits(), o.steps.bits()));
+            assert_eq!(read, Some(offer));
+        }
+        assert_eq!(Offer::parse(&Bytes::from_static(&[0; 11])), None);
     }
 
     #[test]

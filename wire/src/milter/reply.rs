@@ -1,14 +1,17 @@
 //! What a filter answers: edits, and one decision.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::MAX_DATA;
-use super::frame::{Packet, write_packet};
+use super::frame::{Packet, put_packet, write_packet};
+
+mod code;
 
 /// One reply. Edits only between the end of a message and its decision.
 ///
-/// Octets are written so that both mail servers read one thing in them: a NUL within a string becomes `?`,
-/// a string that would make the packet longer than [`MAX_DATA`] is cut.
+/// Octets are written so that both mail servers read one thing in them: within a string, NUL, CR and LF become
+/// `?`, but line ends within a header value become folds. A string that would make the packet longer than
+/// [`MAX_DATA`] is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// Go on (`SMFIR_CONTINUE`).
@@ -25,8 +28,10 @@ pub enum Reply<'a> {
     Skip,
     /// A sign of life; after the end of a message only (`SMFIR_PROGRESS`).
     Progress,
-    /// Refuse in these words, `550 5.7.1 text` on one line (`SMFIR_REPLYCODE`). Sendmail takes a single `%`
-    /// for a format, so each is written twice, and both make one of it.
+    /// Refuse in these words, `550 5.7.1 text` (`SMFIR_REPLYCODE`); a line feed begins a further line, which
+    /// gets the same codes. Sendmail takes a single `%` for a format, so each is written twice, and both make
+    /// one of it. It also takes off the eighth bit, which can make line ends: what is not printable ASCII
+    /// becomes `?`. A text that is no 4xx or 5xx is sent as [`Reply::TempFail`], since the two differ on it.
     Code(&'a str),
     /// Add a header field at the end; where one has the name, Sendmail puts it above that (`SMFIR_ADDHEADER`).
     AddHeader {
@@ -86,64 +91,84 @@ impl Reply<'_> {
             Self::Discard => write_packet(b'd', &[], out),
             Self::Skip => write_packet(b's', &[], out),
             Self::Progress => write_packet(b'p', &[], out),
-            Self::Code(text) => write_packet(b'y', &[&string(text.replace('%', "%%").as_bytes(), 0)], out),
-            Self::AddHeader { name, value } => field(b'h', &[], name, value, out),
-            Self::InsertHeader { index, name, value } => field(b'i', &index.to_be_bytes(), name, value, out),
-            Self::ChangeHeader { index, name, value } => field(b'm', &index.to_be_bytes(), name, value, out),
+            Self::Code(text) => match code::lines(text) {
+                Some(lines) => write_packet(b'y', &[lines.as_bytes(), b"\0"], out),
+                None => Self::TempFail.encode(out),
+            },
+            Self::AddHeader { name, value } => put_packet(b'h', out, |out| field(None, name, value, out)),
+            Self::InsertHeader { index, name, value } => {
+                put_packet(b'i', out, |out| field(Some(index), name, value, out));
+            }
+            Self::ChangeHeader { index, name, value } => {
+                put_packet(b'm', out, |out| field(Some(index), name, value, out));
+            }
             // An empty body is said by an empty packet.
             Self::ReplaceBody([]) => write_packet(b'b', &[], out),
             Self::ReplaceBody(octets) => {
+                out.reserve(octets.len() + 5 * octets.len().div_ceil(MAX_DATA));
                 octets.chunks(MAX_DATA).for_each(|chunk| write_packet(b'b', &[chunk], out));
             }
-            Self::AddRecipient { address, parameters: None } => write_packet(b'+', &[&string(address, 0)], out),
-            Self::AddRecipient { address, parameters: Some(parameters) } => two(b'2', address, parameters, out),
-            Self::DeleteRecipient(address) => write_packet(b'-', &[&string(address, 0)], out),
-            Self::ChangeSender { address, parameters: None } => write_packet(b'e', &[&string(address, 0)], out),
-            Self::ChangeSender { address, parameters: Some(parameters) } => two(b'e', address, parameters, out),
-            Self::Quarantine(reason) => write_packet(b'q', &[&string(reason, 0)], out),
+            Self::AddRecipient { address, parameters } => {
+                let code = if parameters.is_some_and(|parameters| !parameters.is_empty()) { b'2' } else { b'+' };
+                put_packet(code, out, |out| words(address, parameters, out));
+            }
+            Self::DeleteRecipient(address) => put_packet(b'-', out, |out| words(address, None, out)),
+            Self::ChangeSender { address, parameters } => put_packet(b'e', out, |out| words(address, parameters, out)),
+            Self::Quarantine(reason) => put_packet(b'q', out, |out| words(reason, None, out)),
         }
     }
 }
 
-/// A string and its NUL, cut so that with `taken` octets before it the packet is not too long.
-fn string(octets: &[u8], taken: usize) -> Vec<u8> {
-    let most = octets.len().min(MAX_DATA.saturating_sub(taken + 1));
-    let mut text: Vec<u8> = octets[..most].iter().map(|octet| if *octet == 0 { b'?' } else { *octet }).collect();
-    text.push(0);
-    text
+fn field(index: Option<u32>, name: &[u8], value: &[u8], out: &mut BytesMut) {
+    let mut room = MAX_DATA - 2;
+    if let Some(index) = index {
+        out.put_u32(index);
+        room -= 4;
+    }
+    let name = &name[..name.len().min(room)];
+    word(name, out);
+    folded(value, room - name.len(), out);
+    out.put_u8(0);
 }
 
-fn two(code: u8, first: &[u8], second: &[u8], out: &mut BytesMut) {
-    let first = string(first, 1);
-    let second = string(second, first.len());
-    write_packet(code, &[&first, &second], out);
+/// Both mail servers want all parameters in one string, and none rather than an empty one.
+fn words(first: &[u8], parameters: Option<&[u8]>, out: &mut BytesMut) {
+    let room = MAX_DATA - 2;
+    let first = &first[..first.len().min(room)];
+    word(first, out);
+    if let Some(parameters) = parameters.filter(|parameters| !parameters.is_empty()) {
+        word(&parameters[..parameters.len().min(room - first.len())], out);
+    }
 }
 
-fn field(code: u8, index: &[u8], name: &[u8], value: &[u8], out: &mut BytesMut) {
-    let name = string(name, index.len() + 1);
-    let value = string(&folded(value), index.len() + name.len());
-    write_packet(code, &[index, &name, &value], out);
+/// A string and its NUL. It stays one string, and one line wherever the mail server puts it.
+fn word(text: &[u8], out: &mut BytesMut) {
+    let start = out.len();
+    out.extend_from_slice(text);
+    out[start..].iter_mut().filter(|octet| matches!(octet, 0 | b'\r' | b'\n')).for_each(|octet| *octet = b'?');
+    out.put_u8(0);
 }
 
-/// Lines end in LF (smfi_addheader.html), and each further line begins with a blank, so that no value ends
-/// its field.
-fn folded(value: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(value.len() + 1);
-    let mut octets = value.iter().copied().peekable();
-    while let Some(octet) = octets.next() {
-        if octet == b'\r' && octets.peek() == Some(&b'\n') {
-            continue;
-        }
-        if !matches!(octet, b'\r' | b'\n') {
-            lines.push(octet);
-            continue;
-        }
-        lines.push(b'\n');
-        if !matches!(octets.peek(), Some(b' ' | b'\t')) {
-            lines.push(b' ');
+/// At most `room` octets of a header value. Lines end in LF (smfi_addheader.html), and each further line
+/// begins with a blank, so that no value ends its field: line ends in a row are one, at the end none.
+fn folded(value: &[u8], room: usize, out: &mut BytesMut) {
+    let start = out.len();
+    let left = |out: &BytesMut| room - (out.len() - start);
+    let mut rest = value;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        out.extend_from_slice(&rest[..at.min(left(out))]);
+        let ends = rest[at..].iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
+        rest = &rest[at + ends..];
+        match rest.first() {
+            // For LF, a blank, and something behind it.
+            Some(_) if left(out) < 3 => rest = b"",
+            Some(b' ' | b'\t') => out.put_u8(b'\n'),
+            Some(_) => out.extend_from_slice(b"\n "),
+            None => {}
         }
     }
-    lines
+    out.extend_from_slice(&rest[..rest.len().min(left(out))]);
+    out[start..].iter_mut().filter(|octet| **octet == 0).for_each(|octet| *octet = b'?');
 }
 
 /// A reply as a mail server reads it.
@@ -251,6 +276,70 @@ mod tests {
     }
 
     #[test]
+    fn a_value_never_ends_its_field() {
+        for (value, written) in [
+            ("a\nb", "a\n b"),
+            ("a\r\n b\r\n\tc", "a\n b\n\tc"),
+            ("a\rb\r\r\nc\n\nd", "a\n b\n c\n d"),
+            ("a\r\n", "a"),
+            ("a\n\n\r", "a"),
+            ("\nBcc: x", "\n Bcc: x"),
+            ("\r\n", ""),
+            ("a\0\nb\0", "a?\n b?"),
+            (" \n \n ", " \n \n "),
+        ] {
+            let added = said(Reply::AddHeader { name: b"X\r\nY\0", value: value.as_bytes() });
+            assert_eq!(added, [Said::Field(b'h', 0, bytes("X??Y?"), bytes(written))], "{value:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_stay_on_their_line() {
+        let address = b"<a@b>\r\nx\0";
+        let parameters = Some(&b"NOTIFY=NEVER\nORCPT=\0"[..]);
+        let added = said(Reply::AddRecipient { address, parameters });
+        assert_eq!(added, [Said::Text(b'2', bytes("<a@b>??x?"), Some(bytes("NOTIFY=NEVER?ORCPT=?")))]);
+        let changed = said(Reply::ChangeSender { address, parameters });
+        assert_eq!(changed, [Said::Text(b'e', bytes("<a@b>??x?"), Some(bytes("NOTIFY=NEVER?ORCPT=?")))]);
+        assert_eq!(said(Reply::DeleteRecipient(address)), [Said::Text(b'-', bytes("<a@b>??x?"), None)]);
+        assert_eq!(said(Reply::Quarantine(b"a\nb")), [Said::Text(b'q', bytes("a?b"), None)]);
+        // No empty second string: Postfix drops the session for one that it does not expect.
+        let none = Some(&b""[..]);
+        let added = said(Reply::AddRecipient { address: b"<a@b>", parameters: none });
+        assert_eq!(added, [Said::Text(b'+', bytes("<a@b>"), None)]);
+        let changed = said(Reply::ChangeSender { address: b"<>", parameters: none });
+        assert_eq!(changed, [Said::Text(b'e', bytes("<>"), None)]);
+    }
+
+    #[test]
+    fn what_is_no_refusal_puts_off() {
+        assert_eq!(said(Reply::Code("250 ok")), [Said::Plain(b't')]);
+        assert_eq!(said(Reply::Code("550 5.7.1 a\nb")), [Said::Code(bytes("550-5.7.1 a\r\n550 5.7.1 b"))]);
+    }
+
+    #[test]
+    fn what_postfix_takes_for_malformed() {
+        for (code, data) in [
+            (b'c', &b"x"[..]),
+            (b'y', b"550 no"),
+            (b'h', b"X\0"),
+            (b'h', b"X\0a\0b\0"),
+            (b'i', b"\0\0\0"),
+            (b'm', b"\0\0\0\x01X\0a"),
+            (b'+', b"<a@b>\0NOTIFY=NEVER\0"),
+            (b'2', b"<a@b>\0A\0B\0"),
+            (b'e', b""),
+            (b'q', b"reason"),
+            (b'4', b""),
+            (b'f', b""),
+            (b'O', b""),
+        ] {
+            let packet = Packet { code, data: Bytes::copy_from_slice(data) };
+            assert_eq!(Said::parse(packet), Err(ReplyError(code)), "{data:?}");
+        }
+    }
+
+    #[test]
     fn a_body_goes_in_pieces_that_every_mail_server_takes() {
         assert_eq!(said(Reply::ReplaceBody(b"")), [Said::Body(Bytes::new())]);
         let large = vec![b'x'; MAX_DATA * 2 + 1];
@@ -283,6 +372,41 @@ mod tests {
             ] {
                 prop_assert_eq!(said(reply).len(), 1);
             }
+        }
+
+        #[test]
+        fn every_value_is_one_field(
+            value in "[ab: \\t\r\n\0]{0,40}",
+            filling in (MAX_DATA - 60..MAX_DATA).prop_map(|length| "x".repeat(length)),
+        ) {
+            for value in [value.clone(), filling + &value] {
+                let [Said::Field(_, _, _, written)] = &said(Reply::AddHeader { name: b"X", value: value.as_bytes() })[..]
+                else { panic!() };
+                prop_assert!(!written.iter().any(|octet| matches!(octet, 0 | b'\r')));
+                for end in memchr::memchr_iter(b'\n', written) {
+                    prop_assert!(matches!(written.get(end + 1), Some(b' ' | b'\t')), "{:?}", written);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_well_formed_stays_as_it_is(
+            name in "[!-9;-~]{1,20}",
+            value in " ?[ -~]{0,30}(\n[ \t][ -~]{0,30}){0,3}",
+            address in "<[!-~]{0,30}>",
+            parameters in "[ -~]{1,30}",
+            index: u32,
+        ) {
+            let (n, v) = (bytes(&name), bytes(&value));
+            let inserted = said(Reply::InsertHeader { index, name: &n, value: &v });
+            prop_assert_eq!(inserted, [Said::Field(b'i', index, n.clone(), v.clone())]);
+            let changed = said(Reply::ChangeHeader { index, name: &n, value: &v });
+            prop_assert_eq!(changed, [Said::Field(b'm', index, n, v)]);
+            let (a, p) = (bytes(&address), bytes(&parameters));
+            let added = said(Reply::AddRecipient { address: &a, parameters: Some(&p) });
+            prop_assert_eq!(added, [Said::Text(b'2', a.clone(), Some(p.clone()))]);
+            let sender = said(Reply::ChangeSender { address: &a, parameters: Some(&p) });
+            prop_assert_eq!(sender, [Said::Text(b'e', a, Some(p))]);
         }
 
         #[test]

@@ -1,3 +1,5 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proptest::prelude::*;
 
 use super::super::take_packet;
@@ -30,8 +32,29 @@ fn every_form_of_a_client_is_read() {
     // sendmail -bs.
     assert_eq!(connected(b"localhost\0U"), Peer::Unknown);
     assert_eq!(connected(b"localhost\0L\0\0/run/x\0"), Peer::Local(Bytes::from_static(b"/run/x")));
-    assert_eq!(connected(b"x\x004\0\0nonsense\0"), Peer::Unreadable(Bytes::from_static(b"nonsense")));
-    assert_eq!(parse(b'C', b"x\x004\0"), Err(CommandError::Malformed(b'C')));
+    assert_eq!(connected(b"localhost\0L\0\0"), Peer::Local(Bytes::new()));
+    assert_eq!(connected(b"x\x006\x00\x19fe80::1%eth0"), inet("fe80::1", 25));
+    assert_eq!(connected(b"x\x004\x00\x19ipv6:::1\0more"), inet("::1", 25));
+    // None of these may pass for a client that the mail server calls its own.
+    for odd in [
+        &b"4\0\0nonsense\0"[..],
+        b"4\0\0\0",
+        b"4\0",
+        b"6",
+        b"L\0",
+        b"X\0\x19192.0.2.1\0",
+        b"u",
+        b"\0",
+        b"",
+        b"4\0\0\xff",
+    ] {
+        let whole = Bytes::from([b"x\0", odd].concat());
+        let Ok(Command::Connect { host, peer }) = Command::parse(Packet { code: b'C', data: whole }) else {
+            panic!("{odd:?}");
+        };
+        assert_eq!((&host[..], peer), (&b"x"[..], Peer::Unreadable(Bytes::from(odd))));
+    }
+    assert_eq!(connected(b""), Peer::Unreadable(Bytes::new()));
 }
 
 #[test]
@@ -52,7 +75,32 @@ fn every_form_of_an_address_is_read() {
     assert_eq!(path(b" <a@b> ").address(), b"a@b");
     assert_eq!(path(b"<@relay:a@b>\0").address(), b"@relay:a@b");
     assert_eq!(path(b"<\0").address(), b"<");
-    assert_eq!(parse(b'R', b""), Err(CommandError::Malformed(b'R')));
+    assert_eq!(path(b"< a@b >").address(), b"a@b");
+    assert_eq!(path(b"").address(), b"");
+    assert_eq!(path(b"\0\0\0A=1\0\0B").parameters, [&b"A=1"[..], b"B"]);
+    // The first of a name counts; a name is not the beginning of another.
+    let twice = path(b"<>\0SIZES=3\0size=1\0SIZE=2=3\0");
+    assert_eq!((twice.parameter("Size"), twice.parameter("")), (Some(&b"1"[..]), None));
+}
+
+#[test]
+fn many_parameters_cost_little() {
+    for flood in [b"\0".to_vec(), b"a\0".to_vec()] {
+        let data = Bytes::from(flood.repeat(500_000));
+        let Ok(Command::Recipient(path)) = Command::parse(Packet { code: b'R', data }) else { panic!() };
+        assert!(path.parameters.len() <= MAX_PARAMETERS && path.parameters.capacity() <= 2 * MAX_PARAMETERS);
+    }
+}
+
+#[test]
+fn nothing_is_copied() {
+    let mut input = BytesMut::with_capacity(70_000);
+    write_packet(b'B', &[&[b'x'; 65_535]], &mut input);
+    write_packet(b'L', &[b"Subject\0 value\0"], &mut input);
+    let (body, name) = (input[5..].as_ptr(), input[5 + 65_535 + 5..].as_ptr());
+    let mut next = || Command::parse(take_packet(&mut input, super::super::MAX_PACKET).unwrap().unwrap()).unwrap();
+    assert!(matches!(next(), Command::Body(octets) if octets.as_ptr() == body && octets.len() == 65_535));
+    assert!(matches!(next(), Command::Header { name: found, .. } if found.as_ptr() == name));
 }
 
 #[test]
@@ -65,6 +113,14 @@ fn header_fields_and_the_rest() {
     assert_eq!(parse(b'L', b"X\0\0"), Ok(field(b"X", b"")));
     assert_eq!(parse(b'L', b"X\0"), Ok(field(b"X", b"")));
     assert_eq!(parse(b'E', b"last"), Ok(Command::EndOfMessage(Bytes::from_static(b"last"))));
+    assert_eq!(parse(b'L', b"X\0 a"), Ok(field(b"X", b" a")));
+    assert_eq!(parse(b'L', b"X"), Ok(field(b"X", b"")));
+    assert_eq!(parse(b'L', b""), Ok(field(b"", b"")));
+    assert_eq!(parse(b'L', b"X\0a\0more\0"), Ok(field(b"X", b"a")));
+    assert_eq!(parse(b'H', b"me"), Ok(Command::Helo(Bytes::from_static(b"me"))));
+    assert_eq!(parse(b'H', b""), Ok(Command::Helo(Bytes::new())));
+    assert_eq!(parse(b'U', b""), Ok(Command::Unknown(Bytes::new())));
+    assert_eq!(parse(b'E', b""), Ok(Command::EndOfMessage(Bytes::new())));
     assert_eq!(parse(b'A', b"surplus"), Ok(Command::Abort));
     assert_eq!(parse(b'U', b"FOO\0"), Ok(Command::Unknown(Bytes::from_static(b"FOO"))));
     assert_eq!(parse(b'K', b""), Ok(Command::QuitNewConnection));
