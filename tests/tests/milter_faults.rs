@@ -141,7 +141,6 @@ fn fates(site: &mut Site) -> [String; 4] {
 }
 
 #[test]
-#[ignore = "the way in is not there yet"]
 fn postfix_without_us_does_what_its_default_action_says() {
     // Debian 12 has no action `shutdown`; newer ones have it as their default.
     for (action, wanted) in [
@@ -157,7 +156,6 @@ fn postfix_without_us_does_what_its_default_action_says() {
 }
 
 #[test]
-#[ignore = "the way in is not there yet"]
 fn sendmail_without_us_does_what_its_flag_says() {
     for (flags, wanted) in [
         ("", ["delivered", "delivered", "delivered", "delivered"]),
@@ -174,7 +172,6 @@ fn sendmail_without_us_does_what_its_flag_says() {
 /// Asked to end, the daemon first ends what it has begun: the answer is its own, and not the server's
 /// default action, which would let the mail through here.
 #[test]
-#[ignore = "the way in is not there yet"]
 fn stopped_while_it_looks_it_still_answers() {
     let sites: [(&str, Option<Root>); 2] = [
         ("postfix-milter", Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "accept"))),
@@ -200,14 +197,12 @@ fn stopped_while_it_looks_it_still_answers() {
 
 /// Sendmail gives up on a filter that says nothing for 10 s, unless the configuration says otherwise.
 #[test]
-#[ignore = "the way in is not there yet"]
 fn a_slow_scanner_does_not_make_sendmail_give_up() {
     let Some(root) = Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, "F=T")) else { return };
     slow(Site::new(root, "sendmail-milter"), Duration::from_secs(13));
 }
 
 #[test]
-#[ignore = "the way in is not there yet"]
 fn a_slow_scanner_does_not_make_postfix_give_up() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").main_cf("milter_content_timeout", "10s");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
@@ -239,14 +234,12 @@ const INFECTED: usize = 10;
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
-#[ignore = "the way in is not there yet"]
 fn killed_under_load_postfix_loses_nothing() {
     let Some(root) = Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "tempfail")) else { return };
     killed_under_load(&Site::new(root, "postfix-milter"), 1000);
 }
 
 #[test]
-#[ignore = "the way in is not there yet"]
 fn killed_under_load_sendmail_loses_nothing() {
     let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T");
     let Some(root) = Root::start_or_skip(&sendmail) else { return };

@@ -8,6 +8,8 @@ preseed() { :; }
 build() {
 	cd /etc/mail
 	printf 'example.test\nmail.example.test\nlocalhost\n' >local-host-names
+	# A name of the host's own is rewritten to its full name by the MSP; the domain is none.
+	printf '127.0.0.1 localhost\n127.0.1.1 mail.example.test mail\n' >/etc/hosts
 	# No names are asked of anybody: the files say it all.
 	printf 'hosts\tfiles\naliases\tfiles\n' >service.switch
 	cp service.switch service.switch-nodns

@@ -151,7 +151,8 @@ impl Mail {
         let mut content = format!(
             "From: <{}>\r\nTo: <{}>\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\nMessage-ID: {id}\r\n",
             if from.is_empty() { "mailer-daemon@example.net" } else { from },
-            self.to.first().map(String::as_str).unwrap_or_default(),
+            // Sendmail writes domains in lower case.
+            self.to.first().map(|to| to.to_lowercase()).unwrap_or_default(),
         );
         if !self.without_subject {
             content.push_str(&crlf(&format!("Subject: {}", self.subject)));

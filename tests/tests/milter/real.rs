@@ -45,8 +45,10 @@ impl Server for Postfix {
         session(&self.0, helo, mails)
     }
 
-    fn submit(&mut self, mail: &Prepared) -> Result<Option<Told>> {
-        submit(&self.0, mail)
+    fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
+        let output = self.0.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
+        ensure!(output.status.success(), "sendmail(1): {output:?}");
+        Ok(None)
     }
 
     fn settle(&mut self) -> Result<()> {
@@ -98,8 +100,10 @@ impl Server for Sendmail {
         session(&self.0, helo, mails)
     }
 
-    fn submit(&mut self, mail: &Prepared) -> Result<Option<Told>> {
-        submit(&self.0, mail)
+    fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
+        // Its MSP waits for the MTA's word.
+        let output = self.0.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
+        Ok(Some(output.status.success()))
     }
 
     fn settle(&mut self) -> Result<()> {
@@ -141,13 +145,6 @@ fn session(root: &Root, helo: &str, mails: &[Prepared]) -> Result<Heard> {
     }
     client.quit();
     Ok(heard)
-}
-
-fn submit(root: &Root, mail: &Prepared) -> Result<Option<Told>> {
-    // Neither says here what becomes of it in the end.
-    let output = root.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
-    ensure!(output.status.success(), "sendmail(1): {output:?}");
-    Ok(None)
 }
 
 fn settle(root: &Root) -> Result<()> {
