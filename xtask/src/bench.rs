@@ -1,14 +1,18 @@
-//! `cargo xtask bench`: what the proxy costs, measured against the same mails on a direct connection.
+//! `cargo xtask bench`: what the proxy costs, measured against the same mails on a direct connection; what the milter
+//! costs is in `milter`.
 //! Not a test: it asserts nothing and its exit code says only that it could measure.
 
 mod client;
 mod daemon;
+mod goals;
 mod load;
 mod mail;
 mod memory;
+mod milter;
 mod process;
 mod relay;
 mod report;
+mod rows;
 mod sink;
 
 use std::net::SocketAddr;
@@ -18,26 +22,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use load::Load;
+use client::message;
+use load::{Load, Outcome};
 use mail::Mail;
 use process::{Server, Usage};
-use report::{CHECKPOST, DIRECT, Report, Run, size_name};
+use report::{Layout, Report, size_name};
+use rows::Run;
+
+/// The path without anything in between.
+const DIRECT: &str = "direct";
+/// The daemon under test.
+const CHECKPOST: &str = "checkpost";
+
+const LAYOUT: Layout = Layout { baseline: DIRECT, other: Some("sink CPU"), goals: goals::goals };
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// Sizes of the mails, such as 4K, 64K, 1M
-    #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M", value_parser = parse_size)]
-    sizes: Vec<usize>,
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    common: Common,
     /// Numbers of sessions at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,10,50")]
     sessions: Vec<usize>,
-    /// How often each path is measured; ratios are taken within a round
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// How long one path is measured in one round, in seconds
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
     /// Send MAIL, RCPT and DATA in one write
     #[arg(long)]
     pipelining: bool,
@@ -59,18 +68,39 @@ pub(crate) struct Args {
     /// Measure start-up and memory instead of speed
     #[arg(long, conflicts_with_all = ["peer", "reference", "without_checkpost"])]
     memory: bool,
-    /// Use this checkpostd instead of building one with the release profile
-    #[arg(long, value_name = "PROGRAM")]
-    daemon: Option<PathBuf>,
     /// Use this smtp-sink [default: the installed one, else unpacked from the package postfix]
     #[arg(long, value_name = "PROGRAM")]
     sink: Option<PathBuf>,
-    /// Print JSON instead of tables
-    #[arg(long)]
-    json: bool,
     /// Be the reference relay
     #[arg(long, hide = true, num_args = 2)]
     relay: Option<Vec<SocketAddr>>,
+}
+
+/// What else can be measured.
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Measure the milter: alone against a C filter that does nothing, and through Postfix against no filter.
+    Milter(milter::Args),
+}
+
+/// What every measurement takes.
+#[derive(clap::Args)]
+struct Common {
+    /// Sizes of the mails, such as 4K, 64K, 1M
+    #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M", value_parser = parse_size)]
+    sizes: Vec<usize>,
+    /// How often each path is measured; ratios are taken within a round
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long one path is measured in one round, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Use this checkpostd instead of building one with the release profile
+    #[arg(long, value_name = "PROGRAM")]
+    daemon: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
 }
 
 /// Measures and prints.
@@ -82,9 +112,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         relay::run(*listen, *next_hop)?;
         return Ok(ExitCode::SUCCESS);
     }
-    ensure!(args.rounds > 0 && args.seconds > 0.0, "nothing to measure in no time");
+    let common = match &args.other {
+        Some(Other::Milter(milter)) => &milter.common,
+        None => &args.common,
+    };
+    ensure!(common.rounds > 0 && common.seconds > 0.0, "nothing to measure in no time");
+    if let Some(Other::Milter(args)) = &args.other {
+        milter::run(args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = if args.memory { measure_memory(args)? } else { measure_speed(args)? };
-    if args.json {
+    if args.common.json {
         say(&serde_json::to_string_pretty(&report.json())?);
     } else {
         say(&report.text());
@@ -93,8 +131,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn measure_memory(args: &Args) -> anyhow::Result<Report> {
-    let facts = memory::measure(&daemon_program(args)?, args.sink.as_deref(), &cache()?)?;
-    Ok(Report::new(&[], facts))
+    let facts = memory::measure(&args.common.daemon_program()?, args.sink.as_deref(), &cache()?)?;
+    Ok(Report::new(&LAYOUT, &[], facts))
 }
 
 /// One way from the load generator to the sink.
@@ -106,7 +144,7 @@ struct Path {
 }
 
 fn measure_speed(args: &Args) -> anyhow::Result<Report> {
-    let program = if args.without_checkpost { None } else { Some(daemon_program(args)?) };
+    let program = if args.without_checkpost { None } else { Some(args.common.daemon_program()?) };
     let port = args.sink_port.unwrap_or(if args.peer.is_some() { 10_026 } else { 0 });
     let sink = sink::start(args.sink.as_deref(), &cache()?, port)?;
     let folder = tempfile::tempdir()?;
@@ -128,48 +166,24 @@ fn measure_speed(args: &Args) -> anyhow::Result<Report> {
         paths.push(Path { name: address.to_string(), address, pid: args.peer_pid });
     }
 
-    let runs = all_rounds(args, &mut paths, &sink)?;
+    let runs = args.common.all_rounds(&args.sessions, &mut paths, |path, point| {
+        let mail = point.mail.clone().with_final_dot();
+        let load = Load { mail: &mail, sessions: point.sessions, time: args.common.time() };
+        let begin = || |mail: &Mail| message(path.address, mail, args.pipelining);
+        load.run(&[Some(sink.id()), path.pid], begin)
+    })?;
     drop(servers);
-    Ok(Report::new(&runs, Vec::new()))
+    Ok(Report::new(&LAYOUT, &runs, Vec::new()))
 }
 
-fn all_rounds(args: &Args, paths: &mut [Path], sink: &Server) -> anyhow::Result<Vec<Run>> {
-    let mails: Vec<_> = args.sizes.iter().map(|size| (*size, Mail::of_size(*size).with_final_dot())).collect();
-    let mut runs = Vec::new();
-    for round in 0..args.rounds {
-        for (size, mail) in &mails {
-            for sessions in &args.sessions {
-                progress(&format!("round {} of {}: {}, {sessions} sessions", round + 1, args.rounds, size_name(*size)));
-                for path in &*paths {
-                    runs.push(one_run(args, path, sink, *size, mail, *sessions, round)?);
-                }
-            }
-        }
-        // Who comes first differs from round to round, so that no path always follows the same other one.
-        paths.rotate_left(1);
+impl Measured for Path {
+    fn name(&self) -> &str {
+        &self.name
     }
-    Ok(runs)
-}
 
-fn one_run(
-    args: &Args,
-    path: &Path,
-    sink: &Server,
-    size: usize,
-    mail: &Mail,
-    sessions: usize,
-    round: usize,
-) -> anyhow::Result<Run> {
-    let mut watched = vec![sink.id()];
-    watched.extend(path.pid);
-    if let Some(pid) = path.pid {
-        process::reset_peak(pid);
+    fn pid(&self) -> Option<u32> {
+        self.pid
     }
-    let time = Duration::from_secs_f64(args.seconds);
-    let load = Load { peer: path.address, mail, sessions, time, pipelining: args.pipelining };
-    let outcome = load.run(&watched).with_context(|| format!("while measuring {}", path.name))?;
-    let peak = path.pid.map(Usage::of_tree).transpose()?.map(|usage| usage.peak);
-    Ok(Run { size, sessions, round, path: path.name.clone(), outcome, peak })
 }
 
 fn wait_for_peer(peer: SocketAddr, sink: SocketAddr) -> anyhow::Result<()> {
@@ -182,12 +196,65 @@ fn wait_for_peer(peer: SocketAddr, sink: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn daemon_program(args: &Args) -> anyhow::Result<PathBuf> {
-    if let Some(program) = &args.daemon {
-        return Ok(program.clone());
+impl Common {
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
     }
-    progress("building checkpostd with the release profile");
-    daemon::build()
+
+    fn daemon_program(&self) -> anyhow::Result<PathBuf> {
+        if let Some(program) = &self.daemon {
+            return Ok(program.clone());
+        }
+        progress("building checkpostd with the release profile");
+        daemon::build()
+    }
+
+    /// Measures every path with every size and number of sessions, in each round.
+    fn all_rounds<P: Measured>(
+        &self,
+        sessions: &[usize],
+        paths: &mut [P],
+        load: impl Fn(&P, &Point<'_>) -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<Vec<Run>> {
+        let mails: Vec<_> = self.sizes.iter().map(|size| (*size, Mail::of_size(*size))).collect();
+        let mut runs = Vec::new();
+        for round in 0..self.rounds {
+            for (size, mail) in &mails {
+                for sessions in sessions.iter().copied() {
+                    let shown = size_name(*size);
+                    progress(&format!("round {} of {}: {shown}, {sessions} sessions", round + 1, self.rounds));
+                    for path in &*paths {
+                        if let Some(pid) = path.pid() {
+                            process::reset_peak(pid);
+                        }
+                        let outcome = load(path, &Point { mail, sessions })
+                            .with_context(|| format!("while measuring {}", path.name()))?;
+                        let peak = path.pid().map(Usage::of_tree).transpose()?.map(|usage| usage.peak);
+                        runs.push(Run { size: *size, sessions, round, path: path.name().into(), outcome, peak });
+                    }
+                }
+            }
+            // Who comes first differs from round to round, so that no path always follows the same other one.
+            paths.rotate_left(1);
+        }
+        Ok(runs)
+    }
+}
+
+/// A path to measure.
+trait Measured {
+    /// As it stands in the table.
+    fn name(&self) -> &str;
+
+    /// Root of the process tree whose CPU time and memory are the path's.
+    fn pid(&self) -> Option<u32>;
+}
+
+/// What one run sends.
+struct Point<'a> {
+    /// Without the final dot.
+    mail: &'a Mail,
+    sessions: usize,
 }
 
 /// A folder inside the target folder, which holds this program as `target/PROFILE/xtask`.

@@ -19,8 +19,8 @@ enum Task {
     Demo(demo::Args),
     /// Install what the tests need, then formatting, lints, unit, doc and end-to-end tests.
     Test(test::Args),
-    /// Measure throughput, latency, CPU and memory of the proxy against a direct connection.
-    Bench(bench::Args),
+    /// Measure throughput, latency, CPU and memory: of the proxy against a direct connection, or of the milter.
+    Bench(Box<bench::Args>),
 }
 
 fn main() -> ExitCode {

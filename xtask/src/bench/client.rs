@@ -4,7 +4,9 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use super::mail::Mail;
 
 /// A peer that says nothing for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +23,19 @@ pub(super) struct Client {
     end: usize,
 }
 
+/// Sends one mail, which has its final dot, over a connection of its own; the time is from connect to the answer to
+/// the dot.
+pub(super) fn message(peer: SocketAddr, mail: &Mail, pipelining: bool) -> Result<Duration, Failure> {
+    let begin = Instant::now();
+    let mut client = Client::connect(peer)?;
+    client.envelope(pipelining)?;
+    client.content(mail.bytes())?;
+    client.answer()?;
+    let latency = begin.elapsed();
+    client.quit()?;
+    Ok(latency)
+}
+
 /// Why a message did not get through: in which step, and what happened there. Short, so that equal ones can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Failure {
@@ -35,6 +50,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl Failure {
+    pub(super) fn new(step: &'static str, what: &str) -> Self {
+        Self { step, what: what.to_string() }
+    }
+}
 
 impl Client {
     /// Connects and takes the greeting.

@@ -64,7 +64,7 @@ fn configuration(listen: SocketAddr, next_hop: SocketAddr, _folder: &Path) -> St
 }
 
 /// What the daemon said last, for the error message.
-fn last_lines(log: &Path) -> String {
+pub(super) fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     format!("the log of checkpostd ends with:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))

@@ -1,16 +1,15 @@
-//! The load generator: a number of sessions at the same time, one connection for each message, for a fixed time.
+//! The load generator: a number of sessions at the same time, one message after the other in each, for a fixed time.
 //! Not an event loop: one blocking thread per session needs the fewest system calls and so disturbs the measured
 //! processes least when all of them share a few cores.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::client::{Client, Failure};
+use super::client::Failure;
 use super::mail::Mail;
 use super::process::Usage;
 
@@ -22,12 +21,9 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What to send and how.
 pub(super) struct Load<'a> {
-    pub(super) peer: SocketAddr,
-    /// With the final dot.
     pub(super) mail: &'a Mail,
     pub(super) sessions: usize,
     pub(super) time: Duration,
-    pub(super) pipelining: bool,
 }
 
 /// What came of one load.
@@ -36,12 +32,12 @@ pub(super) struct Outcome {
     /// Messages completed in the counted time.
     pub(super) messages: usize,
     pub(super) seconds: f64,
-    /// From connect to the answer to the final dot, in microseconds, ascending.
+    /// In microseconds, ascending.
     latencies: Vec<u32>,
     /// By kind, also those from outside the counted time.
     pub(super) errors: BTreeMap<String, usize>,
     /// CPU seconds used in the counted time: by the load generator, then by each watched process tree.
-    pub(super) cpu: Vec<f64>,
+    pub(super) cpu: Vec<Option<f64>>,
 }
 
 impl Outcome {
@@ -61,19 +57,24 @@ impl Outcome {
 }
 
 impl Load<'_> {
-    /// Sends until the time is over and every message begun is ended. `watched` are the roots of process trees.
+    /// Sends until the time is over and every message begun is ended. `watched` are the roots of process trees;
+    /// `session` makes what sends one mail after the other and says how long each took.
     ///
     /// # Errors
     /// When a watched process is gone or a thread cannot be started; a failed message is only counted.
-    pub(super) fn run(&self, watched: &[u32]) -> anyhow::Result<Outcome> {
+    pub(super) fn run<S>(&self, watched: &[Option<u32>], session: impl Fn() -> S + Sync) -> anyhow::Result<Outcome>
+    where
+        S: FnMut(&Mail) -> Result<Duration, Failure>,
+    {
         let begin = Instant::now() + WARM_UP;
         let end = begin + self.time;
         let mut outcome = Outcome { seconds: self.time.as_secs_f64(), ..Outcome::default() };
         thread::scope(|scope| {
             let mut sessions = Vec::with_capacity(self.sessions);
             for _ in 0..self.sessions {
-                let session = thread::Builder::new().stack_size(128 * 1024);
-                sessions.push(session.spawn_scoped(scope, || self.session(begin, end)).context("no more threads")?);
+                let thread = thread::Builder::new().stack_size(128 * 1024);
+                let run = || self.session(begin, end, session());
+                sessions.push(thread.spawn_scoped(scope, run).context("no more threads")?);
             }
             thread::sleep(begin.saturating_duration_since(Instant::now()));
             let before = used(watched);
@@ -87,7 +88,7 @@ impl Load<'_> {
                     *outcome.errors.entry(error.to_string()).or_default() += 1;
                 }
             }
-            outcome.cpu = before?.iter().zip(after?).map(|(before, after)| after - before).collect();
+            outcome.cpu = before?.iter().zip(after?).map(|(before, after)| Some(after? - (*before)?)).collect();
             Ok::<_, anyhow::Error>(())
         })?;
         outcome.latencies.sort_unstable();
@@ -98,12 +99,17 @@ impl Load<'_> {
     ///
     /// A message counts when it is completed between `begin` and `end`, whenever it was begun: long messages that
     /// straddle both ends then even out.
-    fn session(&self, begin: Instant, end: Instant) -> (Vec<u32>, Vec<Failure>) {
+    fn session(
+        &self,
+        begin: Instant,
+        end: Instant,
+        mut send: impl FnMut(&Mail) -> Result<Duration, Failure>,
+    ) -> (Vec<u32>, Vec<Failure>) {
         let mut mail = self.mail.clone();
         let (mut latencies, mut errors) = (Vec::new(), Vec::new());
         while Instant::now() < end {
             mail.set_number(NUMBER.fetch_add(1, Ordering::Relaxed));
-            match message(self.peer, &mail, self.pipelining) {
+            match send(&mail) {
                 Ok(latency) => {
                     if (begin..end).contains(&Instant::now()) {
                         latencies.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
@@ -121,25 +127,15 @@ impl Load<'_> {
 }
 
 /// CPU seconds of this process, then of each watched tree.
-fn used(watched: &[u32]) -> anyhow::Result<Vec<f64>> {
-    let trees = watched.iter().map(|pid| Usage::of_tree(*pid));
-    std::iter::once(Usage::of_self()).chain(trees).map(|usage| Ok(usage?.cpu)).collect()
-}
-
-/// Sends one mail over a connection of its own; the time is from connect to the answer to the final dot.
-fn message(peer: SocketAddr, mail: &Mail, pipelining: bool) -> Result<Duration, Failure> {
-    let begin = Instant::now();
-    let mut client = Client::connect(peer)?;
-    client.envelope(pipelining)?;
-    client.content(mail.bytes())?;
-    client.answer()?;
-    let latency = begin.elapsed();
-    client.quit()?;
-    Ok(latency)
+fn used(watched: &[Option<u32>]) -> anyhow::Result<Vec<Option<f64>>> {
+    let trees = watched.iter().map(|pid| pid.map(Usage::of_tree).transpose());
+    let own = Usage::of_self().map(Some);
+    std::iter::once(own).chain(trees).map(|usage| Ok(usage?.map(|usage| usage.cpu))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::client;
     use super::*;
 
     #[test]
@@ -157,10 +153,10 @@ mod tests {
         let peer = listener.local_addr().unwrap();
         drop(listener);
         let mail = Mail::of_size(1000).with_final_dot();
-        let load = Load { peer, mail: &mail, sessions: 2, time: Duration::from_millis(20), pipelining: false };
-        let outcome = load.run(&[]).unwrap();
+        let load = Load { mail: &mail, sessions: 2, time: Duration::from_millis(20) };
+        let outcome = load.run(&[None], || |mail: &Mail| client::message(peer, mail, false)).unwrap();
         assert_eq!(outcome.messages, 0);
         assert!(outcome.errors["connect: connection refused"] >= 2, "{:?}", outcome.errors);
-        assert_eq!(outcome.cpu.len(), 1);
+        assert!(matches!(outcome.cpu[..], [Some(_), None]));
     }
 }

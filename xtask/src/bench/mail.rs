@@ -48,6 +48,11 @@ impl Mail {
         self.bytes[self.number_at..self.number_at + NUMBER.len()].copy_from_slice(digits.as_bytes());
     }
 
+    /// The sixteen digits that the mail has at this moment.
+    pub(super) fn number(&self) -> &[u8] {
+        &self.bytes[self.number_at..self.number_at + NUMBER.len()]
+    }
+
     /// The content as it goes over the wire, without the final dot.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::client::{Client, Failure};
+use super::client::{self, Client, Failure};
 use super::load::{Load, Outcome};
 use super::mail::Mail;
 use super::process::{self, Usage};
@@ -65,8 +65,8 @@ pub(super) fn measure(program: &Path, sink: Option<&Path>, cache: &Path) -> anyh
 /// One session with small mails for a second.
 fn small_mails(peer: SocketAddr) -> anyhow::Result<Outcome> {
     let mail = Mail::of_size(4 << 10).with_final_dot();
-    let load = Load { peer, mail: &mail, sessions: 1, time: Duration::from_secs(1), pipelining: false };
-    load.run(&[])
+    let load = Load { mail: &mail, sessions: 1, time: Duration::from_secs(1) };
+    load.run(&[], || |mail: &Mail| client::message(peer, mail, false))
 }
 
 /// Sends the large mails up to their final dots, calls `meanwhile`, and ends all of them at once.

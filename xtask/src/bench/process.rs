@@ -2,6 +2,7 @@
 //! Not a supervisor: a process that ends by itself is an error of the run.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -101,27 +102,27 @@ fn kibibytes(status: &str, name: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
-/// A process of ours that listens on a port of loopback. It is ended when this is dropped.
-pub(super) struct Server {
+/// A process of ours that listens, by default on a port of loopback. It is ended when this is dropped.
+pub(super) struct Server<A = SocketAddr> {
     child: Child,
     name: String,
-    pub(super) address: SocketAddr,
+    pub(super) address: A,
 }
 
-impl Server {
+impl<A: Display> Server<A> {
     /// Starts `command`, which must listen on `address` by itself.
-    pub(super) fn start(name: &str, mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn start(name: &str, mut command: Command, address: A) -> anyhow::Result<Self> {
         let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("could not start {name}"))?;
         Ok(Self { child, name: name.to_string(), address })
     }
 
-    /// Waits for the greeting and says how long it took since `begin`.
+    /// Waits until `answers` and says how long it took since `begin`.
     ///
     /// # Errors
     /// When the process ends or stays silent for 20 seconds.
-    pub(super) fn greeting(&mut self, begin: Instant) -> anyhow::Result<Duration> {
+    pub(super) fn wait(&mut self, begin: Instant, answers: impl Fn(&A) -> bool) -> anyhow::Result<Duration> {
         while begin.elapsed() < Duration::from_secs(20) {
-            if greets(self.address) {
+            if answers(&self.address) {
                 return Ok(begin.elapsed());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -129,7 +130,7 @@ impl Server {
             }
             thread::sleep(Duration::from_micros(500));
         }
-        bail!("{} does not greet on {}", self.name, self.address)
+        bail!("{} does not answer on {}", self.name, self.address)
     }
 
     /// The process id.
@@ -138,7 +139,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Server {
+    /// Waits for the greeting of an SMTP server; otherwise as [`Server::wait`].
+    pub(super) fn greeting(&mut self, begin: Instant) -> anyhow::Result<Duration> {
+        self.wait(begin, |address| greets(*address))
+    }
+}
+
+impl<A> Drop for Server<A> {
     fn drop(&mut self) {
         // Nothing it holds is of value: ending it at once is kinder to the next measurement than a slow farewell.
         let _ = self.child.kill();
