@@ -109,7 +109,11 @@ impl Fate {
             Self::Reject(say) => Disposition::Reject(say.render(names)),
             Self::Defer(say) => Disposition::Defer(say.render(names)),
             Self::Discard => Disposition::Discard,
-            Self::Hold(reason) => Disposition::Hold(HeaderText::lossy(&reason.render(names))),
+            Self::Hold(reason) => {
+                // A finding's name may be empty, and a mail server may take no reason for none at all.
+                let reason = reason.render(names);
+                Disposition::Hold(HeaderText::lossy(if reason.trim().is_empty() { names.rule } else { &reason }))
+            }
         }
     }
 }

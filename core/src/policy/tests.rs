@@ -9,6 +9,7 @@ use super::*;
 use crate::abilities::{Abilities, Refusal, Replies};
 use crate::finding::{Kind, Unscanned};
 use crate::mail::{Address, Envelope, MailId, Origin, OriginClass};
+use crate::verdict::Disposition;
 
 mod early;
 
@@ -286,6 +287,17 @@ fn every_action_is_read() {
     ] {
         let (_, problems) = load(&format!("[[rule]]\nname = 'v'\nthen = {{ {then} }}\n"));
         assert!(problems.contains(&format!("rule[0].{key}")), "{then}: {problems}");
+    }
+}
+
+#[test]
+fn a_mail_is_held_for_a_reason_even_if_its_name_is_empty() {
+    let rule = "[[rule]]\nname = 'odd'\nwhen = { finding = 'malware' }\nthen = { hold = '{part} {name}' }\n";
+    for (name, reason) in [("X", " X"), ("", "odd")] {
+        let outcome =
+            &good(rule).decide(&mail(&["a@example.org"]), vec![finding(Kind::Malware, "clamd", name)]).outcomes[0];
+        let Disposition::Hold(seen) = &outcome.disposition else { panic!("{outcome:?}") };
+        assert_eq!(seen.as_str(), reason);
     }
 }
 

@@ -61,6 +61,14 @@ pub(crate) fn write(fitted: &Fitted, known: &Known<'_>, out: &mut BytesMut) {
     if let Some((header, changes)) = &changes {
         write_fields(header, changes, known.spaced, out);
     }
+    let mut removed: Vec<&[u8]> = Vec::new();
+    for (raw, outcome) in known.raw.iter().zip(&fitted.outcomes) {
+        // One deletion takes away all of the same address, so one that is added comes after it.
+        if !outcome.disposition.is_handed_on() && !removed.contains(raw) {
+            removed.push(raw);
+            Reply::DeleteRecipient(raw).encode(out);
+        }
+    }
     for edit in edits {
         match edit {
             Edit::ChangeSender(sender) => {
@@ -71,14 +79,6 @@ pub(crate) fn write(fitted: &Fitted, known: &Known<'_>, out: &mut BytesMut) {
                 Reply::AddRecipient { address: to.to_string().as_bytes(), parameters }.encode(out);
             }
             _ => {}
-        }
-    }
-    let mut removed: Vec<&[u8]> = Vec::new();
-    for (raw, outcome) in known.raw.iter().zip(&fitted.outcomes) {
-        // One deletion takes away all of the same address.
-        if !outcome.disposition.is_handed_on() && !removed.contains(raw) {
-            removed.push(raw);
-            Reply::DeleteRecipient(raw).encode(out);
         }
     }
     if let Disposition::Hold(reason) = &outcome.disposition {

@@ -223,6 +223,12 @@ impl Milter {
             (Command::Connect { host, peer }, _) => self.connected(Client::new(&host, &peer)),
             (Command::Helo(name), _) => self.greeted(&name),
             (Command::Mail(path), _) => self.began(&path),
+            (Command::Recipient(_), Some(message)) if message.started.is_some() => {
+                self.close("a command out of order: a recipient within a content");
+            }
+            (Command::Header { .. }, Some(message)) if message.in_body => {
+                self.close("a command out of order: a header field within a body");
+            }
             (Command::Recipient(path), Some(_)) => self.addressed(&path),
             (Command::Data, Some(_)) => self.go_on(Steps::SILENT_DATA),
             (Command::Header { name, value }, Some(message)) => {
@@ -238,6 +244,7 @@ impl Milter {
                 self.go_on(Steps::SILENT_END_OF_HEADER);
             }
             (Command::Body(octets), Some(message)) => {
+                message.started.get_or_insert(self.now);
                 message.add_body(&octets, self.settings.max_size);
                 self.store();
                 self.go_on(Steps::SILENT_BODY);
@@ -320,6 +327,7 @@ impl Milter {
 
     fn began(&mut self, path: &Path) {
         self.abandon_but_facts();
+        self.client.began();
         let refusal = self.refused.clone().or_else(|| self.unable());
         if let Some(refusal) = refusal {
             return map::refuse(&refusal, &mut self.output);
@@ -431,22 +439,9 @@ impl Milter {
 
     fn judged(&mut self, judged: Box<Judged>) {
         let Phase::Judging(mut waiting) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
-        let edits = judged.fitted.outcomes.iter().any(|outcome| !outcome.edits.is_empty());
-        let header = if edits || waiting.forged {
-            match Header::of(&judged.mail.content) {
-                // An index counted wrong would change another field than was meant.
-                Ok(header) if header.fields().count() == waiting.fields => Some(header),
-                Ok(_) => {
-                    tracing::error!(mail = %waiting.id, "the header cannot be edited: it does not read as it was shown");
-                    return self.decline(waiting, &Disposition::Defer(Deferral::local_problem()));
-                }
-                Err(error) => {
-                    tracing::error!(mail = %waiting.id, %error, "the header cannot be edited: the spool cannot be read");
-                    return self.decline(waiting, &Disposition::Defer(Deferral::local_problem()));
-                }
-            }
-        } else {
-            None
+        let Ok(header) = to_edit(&judged, &waiting) else {
+            waiting.judged = Some(judged);
+            return self.decline(waiting, &Disposition::Defer(Deferral::local_problem()));
         };
         let agreed = self.agreed.as_ref();
         let has = |action| agreed.is_some_and(|agreed| agreed.actions.contains(action));
@@ -559,6 +554,8 @@ impl Milter {
             Phase::Command | Phase::Closing => {
                 if !self.input.is_empty() {
                     tracing::warn!(way = %self.settings.name, "connection closed in the middle of a packet");
+                } else if self.agreed.is_none() {
+                    tracing::info!(way = %self.settings.name, "connection closed without a word");
                 }
                 self.abandon();
             }
@@ -605,6 +602,23 @@ impl Milter {
             Reply::Continue.encode(&mut self.output);
         }
     }
+}
+
+/// The header, if something in it is to be edited. An error is in the log.
+fn to_edit(judged: &Judged, waiting: &Waiting) -> Result<Option<Header>, ()> {
+    let mut handed_on = judged.fitted.outcomes.iter().filter(|outcome| outcome.disposition.is_handed_on()).peekable();
+    let is_refused = matches!(judged.fitted.answer, One::Refuse(_)) || handed_on.peek().is_none();
+    if is_refused || !(waiting.forged || handed_on.any(|outcome| !outcome.edits.is_empty())) {
+        return Ok(None);
+    }
+    let error = match Header::of(&judged.mail.content) {
+        Ok(header) if header.fields().count() == waiting.fields => return Ok(Some(header)),
+        // An index counted wrong would change another field than was meant.
+        Ok(_) => "it does not read as it was shown".to_owned(),
+        Err(error) => format!("the spool cannot be read: {error}"),
+    };
+    tracing::error!(mail = %waiting.id, error, "the header cannot be edited, so the mail is deferred");
+    Err(())
 }
 
 fn fates(judged: &Judged) -> Vec<Fate> {

@@ -1,7 +1,6 @@
 //! What is refused early, and that the whole mail would have met the same refusal.
 
 use super::*;
-use crate::verdict::Disposition;
 
 const STAGES: [Stage; 4] = [Stage::Connect, Stage::Helo, Stage::Sender, Stage::Recipient];
 

@@ -20,6 +20,8 @@ pub(super) struct Client {
     tls: bool,
     user: Option<Box<str>>,
     queue_id: Option<Box<str>>,
+    /// Have the macros of a mail come that has not begun yet?
+    is_told: bool,
     /// Not SMTP but the MTA's own sendmail(1): Postfix may not refuse single recipients then.
     pub(super) is_local: bool,
 }
@@ -48,8 +50,16 @@ impl Client {
             b'M' => {
                 self.user = value("auth_authen");
                 self.queue_id = value("i");
+                self.is_told = true;
             }
             _ => self.queue_id = value("i").or(self.queue_id.take()),
+        }
+    }
+
+    /// A mail begins. One without macros has no user, whoever sent the mail before it.
+    pub(super) fn began(&mut self) {
+        if !std::mem::take(&mut self.is_told) {
+            self.forget_message();
         }
     }
 
@@ -57,6 +67,7 @@ impl Client {
     pub(super) fn forget_message(&mut self) {
         self.user = None;
         self.queue_id = None;
+        self.is_told = false;
     }
 
     pub(super) fn origin(&self, way: &Arc<str>, origins: &Origins, sender: &Address, default: OriginClass) -> Origin {

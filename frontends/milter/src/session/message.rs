@@ -29,7 +29,7 @@ pub(super) struct Message {
     pub(super) fields: usize,
     /// Is one of them by a name of ours?
     pub(super) forged: bool,
-    in_body: bool,
+    pub(super) in_body: bool,
     pub(super) started: Option<Instant>,
     pub(super) fault: Option<Fault>,
 }
@@ -80,7 +80,7 @@ impl Message {
     }
 
     /// One header field: `name:value`, line ends as on the wire. `spaced`: the value has its leading
-    /// blank; else the MTA took one away, and it is put back.
+    /// blank; else the MTA took one away, and it is put back. (It takes no tab and no line end.)
     pub(super) fn add_field(&mut self, name: &[u8], value: &[u8], spaced: bool, limit: u64) {
         self.fields += 1;
         self.forged |= name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS));
@@ -88,7 +88,8 @@ impl Message {
             return;
         }
         self.content.extend_from_slice(name);
-        self.content.extend_from_slice(if spaced { b":" } else { b": " });
+        let whole = spaced || matches!(value.first(), Some(b'\t' | b'\n'));
+        self.content.extend_from_slice(if whole { b":" } else { b": " });
         for (index, line) in value.split(|octet| *octet == b'\n').enumerate() {
             if index > 0 {
                 self.content.extend_from_slice(b"\r\n");

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 pub mod mta;
+pub mod talk;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
