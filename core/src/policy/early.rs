@@ -106,26 +106,22 @@ impl Policy {
     /// that find it `false` need not ask, nor have their MTA tell them of that stage. It may be `true`
     /// in vain.
     pub fn asks_at(&self, stage: Stage) -> bool {
-        (0..self.rules.len()).any(|index| {
-            let rule = &self.rules[index];
-            let tried = if rule.then.stop { &self.rules[..=index] } else { &self.rules[..] };
-            let news = stage == Stage::Connect
-                || tried.iter().flat_map(Rule::conditions).any(|condition| condition.is_first_known_at(stage));
-            news && self.may_decide(index, stage)
-        })
-    }
-
-    /// Can all walks through the rules end with this rule's refusal? What the rules behind it do is
-    /// not looked at.
-    fn may_decide(&self, index: usize, stage: Stage) -> bool {
-        let rule = &self.rules[index];
-        let copies = rule.then.stop && rule.then.quarantine == Some(true);
-        rule.refuses_early()
-            && !copies
-            && rule.conditions().all(|condition| condition.values(stage).holds)
-            && self.rules[..index].iter().all(|earlier| {
-                !earlier.then.stop || earlier.conditions().any(|condition| condition.values(stage).fails)
-            })
+        let asks = |rule: &Rule| rule.conditions().any(|condition| condition.is_first_known_at(stage));
+        let anywhere = self.rules.iter().any(asks);
+        let mut news = stage == Stage::Connect;
+        for rule in &*self.rules {
+            news = news || asks(rule);
+            // What stops depends on the rules up to it, what goes on on all.
+            let depends = if rule.then.stop { news } else { news || anywhere };
+            if depends && rule.may_refuse(stage) {
+                return true;
+            }
+            if rule.then.stop && !rule.conditions().any(|condition| condition.values(stage).fails) {
+                // It holds or may hold in any case, so no walk is sure to come to the rules behind it.
+                return false;
+            }
+        }
+        false
     }
 }
 
@@ -147,6 +143,13 @@ impl Walk {
 }
 
 impl Rule {
+    /// Can it be known at this stage that it holds, and is it a refusal then? What other rules do is not
+    /// looked at.
+    fn may_refuse(&self, stage: Stage) -> bool {
+        let copies = self.then.stop && self.then.quarantine == Some(true);
+        self.refuses_early() && !copies && self.conditions().all(|condition| condition.values(stage).holds)
+    }
+
     fn refuses_early(&self) -> bool {
         match &self.then.fate {
             Some(Fate::Reject(say)) => say.template().is_of_session(),
