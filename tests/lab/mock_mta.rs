@@ -70,13 +70,20 @@ pub struct Peer {
     pub host: String,
     /// IPv4 or IPv6; `None` for a client without (family U).
     pub address: Option<std::net::IpAddr>,
+    /// Its port; Postfix makes up clients of port 0.
+    pub port: u16,
     /// Its word at EHLO.
     pub helo: String,
 }
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { host: "localhost".into(), address: Some([127, 0, 0, 1].into()), helo: "client.example.net".into() }
+        Self {
+            host: "localhost".into(),
+            address: Some([127, 0, 0, 1].into()),
+            port: 12345,
+            helo: "client.example.net".into(),
+        }
     }
 }
 
@@ -130,8 +137,9 @@ impl MockMta {
     /// A program of this machine submits a mail. Postfix makes up a client and says addresses without
     /// their brackets; to Sendmail its own MSP is a client that has added a field.
     pub fn submit(&mut self, filter: Wire, from: &str, to: &[&str], content: &[u8]) -> Result<Told, Fault> {
-        let local = Peer { host: "localhost".into(), helo: "localhost".into(), ..Peer::default() };
         let style = self.style;
+        let port = if style == Style::Postfix { 0 } else { 12345 };
+        let local = Peer { host: "localhost".into(), port, helo: "localhost".into(), ..Peer::default() };
         let mut client = self.client(filter, &local)?;
         client.bare_addresses = style == Style::Postfix;
         let told = match style {

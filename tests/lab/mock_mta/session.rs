@@ -139,7 +139,7 @@ impl<'a> MockClient<'a> {
                     _ => address.to_string(),
                 };
                 data.push(if address.is_ipv4() { b'4' } else { b'6' });
-                data.extend_from_slice(&12345_u16.to_be_bytes());
+                data.extend_from_slice(&self.peer.port.to_be_bytes());
                 data.extend(strings(&[text.as_bytes()]));
             }
             None => data.push(b'U'),

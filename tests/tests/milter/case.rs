@@ -49,6 +49,9 @@ pub(crate) struct Mail {
     body: String,
     /// A body of about so many octets in place of `body`.
     body_size: Option<usize>,
+    /// A body whose first 64 KiB - 1, which servers show in one piece, end between CR and LF.
+    #[serde(default)]
+    body_border: bool,
     /// With an attachment that every scanner knows.
     #[serde(default)]
     eicar: bool,
@@ -60,7 +63,7 @@ pub(crate) struct Mail {
     pub(crate) local: bool,
     /// RSET after the recipients, in place of the content.
     #[serde(default)]
-    rset: bool,
+    pub(crate) rset: bool,
     #[serde(default)]
     pub(crate) expect: Expect,
 }
@@ -89,6 +92,8 @@ pub(crate) struct Expect {
     pub(crate) return_path: Option<String>,
     /// It is held by the server, and delivered so when released.
     pub(crate) held: bool,
+    /// For this reason.
+    pub(crate) hold_reason: Option<String>,
     /// A copy is in Checkpost's own quarantine.
     pub(crate) quarantined: bool,
 }
@@ -106,6 +111,7 @@ impl Default for Expect {
             body: None,
             return_path: None,
             held: false,
+            hold_reason: None,
             quarantined: false,
         }
     }
@@ -165,7 +171,12 @@ impl Mail {
             content.extend_from_slice(&mail[at..]);
         } else {
             content.extend_from_slice(b"\r\n");
-            content.extend_from_slice(crlf(&self.body_size.map_or_else(|| self.body.clone(), text)).as_bytes());
+            let body = match self.body_size {
+                Some(size) => text(size),
+                None if self.body_border => border(),
+                None => self.body.clone(),
+            };
+            content.extend_from_slice(crlf(&body).as_bytes());
         }
         Prepared { from: self.from.clone(), to: self.to.clone(), content, id, rset: self.rset }
     }
@@ -186,6 +197,13 @@ impl Mail {
 pub(crate) fn text(size: usize) -> String {
     let line = |n: usize| format!("line {n:07} of a text that is long and says nothing at all, again and again\n");
     (0..).map(line).take(size.div_ceil(line(0).len() + 1)).collect()
+}
+
+/// Two chunks of 65535 octets and some more; a CR is the last octet of the first.
+fn border() -> String {
+    let line = format!("{}\n", "x".repeat(62));
+    // 1023 lines of 64 octets with CRLF, and a line of 64 more: the LF is octet 65536.
+    line.repeat(3000)
 }
 
 fn read(path: &Path) -> Case {

@@ -43,6 +43,10 @@ pub(crate) fn play(server: &mut dyn Server, case: &Case, folder: &Path) -> Resul
     let kept = case.mail.iter().filter(|mail| mail.expect.quarantined).count();
     ensure!(copies == kept, "{copies} copies in our quarantine, not {kept}");
     if held > 0 {
+        let list = server.held_list()?;
+        for reason in case.mail.iter().filter_map(|mail| mail.expect.hold_reason.as_ref()) {
+            ensure!(list.as_ref().is_none_or(|list| list.contains(reason)), "another reason: {list:?}");
+        }
         let before: Vec<&Mail> = case.mail.iter().filter(|mail| !mail.expect.held).collect();
         ensure!(count(server) == expected(&before), "a held mail was delivered, or another was not");
         server.release()?;
@@ -53,6 +57,17 @@ pub(crate) fn play(server: &mut dyn Server, case: &Case, folder: &Path) -> Resul
     }
     let all: Vec<&Mail> = case.mail.iter().collect();
     ensure!(count(server) == expected(&all), "{} mails were delivered, not {}", count(server), expected(&all));
+    Ok(())
+}
+
+/// The whole log of the daemon has one closing line for each mail that came as far as its recipients.
+pub(crate) fn closing_lines(case: &Case, log: &str) -> Result<()> {
+    let early = |mail: &&Mail| matches!(mail.expect.at.as_deref(), Some("greeting" | "mail"));
+    let wanted = case.mail.iter().filter(|mail| !mail.rset && !early(mail)).count();
+    let lines = log.lines().filter(|line| line.contains(" mail done ")).count();
+    // Bounces may be mails, too.
+    let bounces = case.mail.iter().any(|mail| !mail.expect.bounced.is_empty());
+    ensure!(bounces || lines == wanted, "{lines} closing lines in the log, not {wanted}:\n{log}");
     Ok(())
 }
 

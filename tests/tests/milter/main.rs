@@ -14,7 +14,7 @@ mod dkim;
 mod mock;
 mod real;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use checkpost_tests::mock_mta::{Offer, Style, Wire};
@@ -27,8 +27,16 @@ trait Server {
     /// The kind of way in that serves it.
     fn kind(&self) -> &'static str;
 
-    /// The path of the filter's Unix socket.
-    fn socket(&self) -> PathBuf;
+    /// Where it looks for the filter, as the daemon's `listen` has it.
+    fn listen(&self) -> String;
+
+    /// A connection to the filter.
+    fn wire(&self) -> std::io::Result<Wire>;
+
+    /// The daemon as a program that runs where the server finds it.
+    fn daemon(&self) -> Command {
+        Command::new(program("checkpostd"))
+    }
 
     /// What it can do beyond taking and refusing mail.
     fn abilities(&self) -> &'static [&'static str];
@@ -48,6 +56,11 @@ trait Server {
 
     /// How many mails it holds.
     fn held(&self) -> usize;
+
+    /// Its own list of what it holds and why, if it says why.
+    fn held_list(&self) -> anyhow::Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Lets go what it holds.
     fn release(&mut self) -> anyhow::Result<()>;
@@ -91,31 +104,61 @@ fn postfix() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").alias("staff: alice, bob");
     let postfix = postfix.main_cf("message_size_limit", "30000000");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
-    run(&mut real::Postfix(root));
+    run(&mut real::Postfix { root, tcp: false });
+}
+
+#[test]
+fn postfix_over_tcp() {
+    let Some(root) = Root::start_or_skip(&Postfix::new().milter("inet:127.0.0.1:12768", "tempfail")) else { return };
+    run_some(&mut real::Postfix { root, tcp: true }, SOME);
+}
+
+/// It still offers all actions, but neither SKIP nor steps without an answer nor leading blanks.
+#[test]
+fn postfix_of_version_2() {
+    let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").main_cf("milter_protocol", "2");
+    let Some(root) = Root::start_or_skip(&postfix) else { return };
+    run_some(&mut real::Postfix { root, tcp: false }, SOME);
 }
 
 #[test]
 fn sendmail() {
     let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T, T=C:30s;S:60s;R:60s;E:5m").alias("staff: alice, bob");
     let Some(root) = Root::start_or_skip(&sendmail) else { return };
-    run(&mut real::Sendmail(root));
+    run(&mut real::Sendmail { root, tcp: false });
 }
 
+#[test]
+fn sendmail_over_tcp() {
+    let Some(root) = Root::start_or_skip(&Sendmail::new().milter("inet:12768@127.0.0.1", "F=T")) else { return };
+    run_some(&mut real::Sendmail { root, tcp: true }, SOME);
+}
+
+/// Cases for a server that another test runs all of.
+const SOME: &[&str] = &["body-3m", "clean", "header-set", "malware", "rset", "subject-tag", "two-mails"];
+
 /// Runs all cases and tells of all that failed.
-#[allow(clippy::print_stderr)]
 fn run(server: &mut dyn Server) {
+    run_some(server, &[]);
+}
+
+/// Runs the named cases; none named: all.
+#[allow(clippy::print_stderr)]
+fn run_some(server: &mut dyn Server, names: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/milter");
     let only = std::env::var("CASE").unwrap_or_default();
     let mut failures = Vec::new();
     let (mut done, mut left_out) = (0, Vec::new());
-    for case in Case::all(&folder).into_iter().filter(|case| case.name.contains(&only)) {
+    let wanted = |case: &Case| case.name.contains(&only) && (names.is_empty() || names.contains(&case.name.as_str()));
+    for case in Case::all(&folder).into_iter().filter(wanted) {
         if !case.needs.iter().all(|need| server.abilities().contains(&need.as_str())) {
             left_out.push(case.name);
             continue;
         }
         done += 1;
         let logged = server.log().len();
-        if let Err(error) = with_daemon(server, &case.rules, &mut |server, folder| check::play(server, &case, folder)) {
+        let played = with_daemon(server, &case.rules, &mut |server, folder| check::play(server, &case, folder));
+        if let Err(error) = played.and_then(|log| check::closing_lines(&case, &log)) {
             let log = server.log();
             failures.push(format!("{} ({}): {error:#}\n{}", case.name, case.title, log.get(logged..).unwrap_or(&log)));
         }
@@ -136,22 +179,22 @@ fn run(server: &mut dyn Server) {
 /// What a test does with a server, and with the folder of the daemon beside it.
 type Play<'a> = &'a mut dyn FnMut(&mut dyn Server, &Path) -> anyhow::Result<()>;
 
-/// A daemon of its own for each case.
-fn with_daemon(server: &mut dyn Server, rules: &str, play: Play<'_>) -> anyhow::Result<()> {
+/// A daemon of its own for each case. Returns all that it has logged.
+fn with_daemon(server: &mut dyn Server, rules: &str, play: Play<'_>) -> anyhow::Result<String> {
     let folder = tempfile::Builder::new().prefix("checkpost-lab-").tempdir()?;
+    let mode = if server.listen().starts_with("unix:") { "socket_mode = \"0666\"\n" } else { "" };
     let config = format!(
-        "[daemon]\nstate = \"{}/state\"\n\n[[way]]\nkind = \"{}\"\nlisten = \"unix:{}\"\nsocket_mode = \"0666\"\n\n{rules}",
+        "[daemon]\nstate = \"{}/state\"\n\n[[way]]\nkind = \"{}\"\nlisten = \"{}\"\n{mode}\n{rules}",
         folder.path().display(),
         server.kind(),
-        server.socket().display(),
+        server.listen(),
     );
-    let socket = server.socket();
-    let ready = || Wire::unix(&socket).is_ok_and(|mut wire| wire.negotiates());
-    let daemon = Daemon::start_when(Command::new(program("checkpostd")), folder.path(), &config, ready)?;
+    let ready = || server.wire().is_ok_and(|mut wire| wire.negotiates());
+    let daemon = Daemon::start_when(server.daemon(), folder.path(), &config, ready)?;
     let result = play(server, folder.path());
-    let log = daemon.log();
     let ended = daemon.stop()?;
+    let log = std::fs::read_to_string(folder.path().join("log"))?;
     result.map_err(|error| anyhow::anyhow!("{error:#}\ncheckpostd:\n{log}"))?;
     anyhow::ensure!(ended.success(), "checkpostd ended with {ended}: {log}");
-    Ok(())
+    Ok(log)
 }

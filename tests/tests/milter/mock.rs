@@ -21,6 +21,10 @@ impl Mock {
         let mta = MockMta::new(style, offer).alias("staff", &["alice", "bob"]);
         Self { mta, style, abilities, folder }
     }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("milter.sock")
+    }
 }
 
 impl Server for Mock {
@@ -31,8 +35,12 @@ impl Server for Mock {
         }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("milter.sock")
+    fn listen(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
+    fn wire(&self) -> std::io::Result<Wire> {
+        Wire::unix(self.socket())
     }
 
     fn abilities(&self) -> &'static [&'static str] {

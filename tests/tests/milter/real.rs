@@ -1,19 +1,31 @@
 //! Real Postfix and Sendmail as servers of the cases.
 
+use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use checkpost_tests::{Client, Root, Told, mails};
+use checkpost_tests::mock_mta::Wire;
+use checkpost_tests::{Client, Root, Told, mails, program};
 
 use crate::case::Prepared;
 use crate::{ALL, Heard, Server};
 
 const SOON: Duration = Duration::from_secs(60);
 
-pub(crate) struct Postfix(pub(crate) Root);
+/// The port of a filter by TCP.
+const PORT: u16 = 12768;
 
-pub(crate) struct Sendmail(pub(crate) Root);
+pub(crate) struct Postfix {
+    pub(crate) root: Root,
+    pub(crate) tcp: bool,
+}
+
+pub(crate) struct Sendmail {
+    pub(crate) root: Root,
+    pub(crate) tcp: bool,
+}
 
 impl Server for Postfix {
     fn kind(&self) -> &'static str {
@@ -21,20 +33,28 @@ impl Server for Postfix {
     }
 
     fn release(&mut self) -> Result<()> {
-        run(&self.0, &["postsuper", "-H", "ALL"])?;
-        run(&self.0, &["postqueue", "-f"])
+        run(&self.root, &["postsuper", "-H", "ALL"])?;
+        run(&self.root, &["postqueue", "-f"])
     }
 
     fn clear(&mut self) -> Result<()> {
-        self.0.clear_mailboxes()?;
-        if self.0.queue_len() > 0 {
-            run(&self.0, &["postsuper", "-d", "ALL"])?;
+        self.root.clear_mailboxes()?;
+        if self.root.queue_len() > 0 {
+            run(&self.root, &["postsuper", "-d", "ALL"])?;
         }
         Ok(())
     }
 
-    fn socket(&self) -> PathBuf {
-        socket(&self.0)
+    fn listen(&self) -> String {
+        if self.tcp { format!("127.0.0.1:{PORT}") } else { format!("unix:{}", socket(&self.root).display()) }
+    }
+
+    fn wire(&self) -> io::Result<Wire> {
+        if self.tcp { Wire::tcp(self.root.connect(PORT)?) } else { Wire::unix(socket(&self.root)) }
+    }
+
+    fn daemon(&self) -> Command {
+        self.root.net_command(program("checkpostd"))
     }
 
     fn abilities(&self) -> &'static [&'static str] {
@@ -42,29 +62,29 @@ impl Server for Postfix {
     }
 
     fn session(&mut self, helo: &str, mails: &[Prepared]) -> Result<Heard> {
-        session(&self.0, helo, mails)
+        session(&self.root, helo, mails)
     }
 
     fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
-        let output = self.0.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
+        let output = self.root.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
         ensure!(output.status.success(), "sendmail(1): {output:?}");
         Ok(None)
     }
 
     fn settle(&mut self) -> Result<()> {
-        settle(&self.0)
+        settle(&self.root)
     }
 
     fn mailbox(&self, user: &str) -> Vec<Vec<u8>> {
-        self.0.mailbox(user)
+        self.root.mailbox(user)
     }
 
     fn held(&self) -> usize {
-        self.0.held_len()
+        self.root.held_len()
     }
 
     fn log(&self) -> String {
-        self.0.log()
+        self.root.log()
     }
 }
 
@@ -73,23 +93,36 @@ impl Server for Sendmail {
         "sendmail-milter"
     }
 
+    fn held_list(&self) -> Result<Option<String>> {
+        let output = self.root.command("mailq").arg("-qQ").output()?;
+        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     fn release(&mut self) -> Result<()> {
-        run(&self.0, &["sendmail", "-qQ", "-Q"])?;
-        run(&self.0, &["sendmail", "-q"])
+        run(&self.root, &["sendmail", "-qQ", "-Q"])?;
+        run(&self.root, &["sendmail", "-q"])
     }
 
     fn clear(&mut self) -> Result<()> {
-        self.0.clear_mailboxes()?;
+        self.root.clear_mailboxes()?;
         for folder in ["mqueue", "mqueue-client"] {
-            for entry in std::fs::read_dir(self.0.path(&format!("/var/spool/{folder}")))?.flatten() {
+            for entry in std::fs::read_dir(self.root.path(&format!("/var/spool/{folder}")))?.flatten() {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
         Ok(())
     }
 
-    fn socket(&self) -> PathBuf {
-        socket(&self.0)
+    fn listen(&self) -> String {
+        if self.tcp { format!("127.0.0.1:{PORT}") } else { format!("unix:{}", socket(&self.root).display()) }
+    }
+
+    fn wire(&self) -> io::Result<Wire> {
+        if self.tcp { Wire::tcp(self.root.connect(PORT)?) } else { Wire::unix(socket(&self.root)) }
+    }
+
+    fn daemon(&self) -> Command {
+        self.root.net_command(program("checkpostd"))
     }
 
     fn abilities(&self) -> &'static [&'static str] {
@@ -97,33 +130,33 @@ impl Server for Sendmail {
     }
 
     fn session(&mut self, helo: &str, mails: &[Prepared]) -> Result<Heard> {
-        session(&self.0, helo, mails)
+        session(&self.root, helo, mails)
     }
 
     fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
         // Its MSP waits for the MTA's word.
-        let output = self.0.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
+        let output = self.root.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
         Ok(Some(output.status.success()))
     }
 
     fn settle(&mut self) -> Result<()> {
-        settle(&self.0)
+        settle(&self.root)
     }
 
     fn mailbox(&self, user: &str) -> Vec<Vec<u8>> {
-        self.0.mailbox(user)
+        self.root.mailbox(user)
     }
 
     fn held(&self) -> usize {
-        self.0.held_len()
+        self.root.held_len()
     }
 
     fn log(&self) -> String {
-        self.0.log()
+        self.root.log()
     }
 }
 
-pub(crate) fn socket(root: &Root) -> PathBuf {
+fn socket(root: &Root) -> PathBuf {
     root.shared().join("milter/milter.sock")
 }
 
