@@ -195,6 +195,39 @@ fn stopped_while_it_looks_it_still_answers() {
     }
 }
 
+/// Asked to end within a session, it serves the mail under way and puts the next one off: also where the
+/// server's own setting would let it through.
+#[test]
+fn stopped_within_a_session_it_ends_at_a_border() {
+    let sites: [(&str, Option<Root>); 2] = [
+        ("postfix-milter", Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "accept"))),
+        ("sendmail-milter", Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, "T=R:30s"))),
+    ];
+    for (kind, root) in sites {
+        let Some(root) = root else { return };
+        let mut site = Site::new(root, kind);
+        site.start("");
+        let mut client = site.root.client().unwrap();
+        assert!(client.mail(SENDER, &[ALICE], &clean()).unwrap().accepted(), "{}", site.said());
+        assert!(client.envelope(SENDER, &[ALICE]).unwrap().recipients[0].1.is_positive());
+        let daemon = site.daemon.take().unwrap();
+        daemon.signal(rustix::process::Signal::TERM).unwrap();
+        let end = Instant::now() + SOON;
+        while !daemon.log().contains(" ending: ") {
+            assert!(Instant::now() < end, "{}", daemon.log());
+            std::thread::yield_now();
+        }
+        let told = client.content(&infected()).unwrap();
+        assert_eq!(told.code, 550, "{kind}: {told} {} {}", site.said(), daemon.log());
+        let told = client.mail(SENDER, &[ALICE], &infected()).unwrap();
+        assert_eq!(told.last().code, 421, "{kind}: {told:?} {} {}", site.said(), daemon.log());
+        drop(client);
+        assert!(daemon.stop().unwrap().success());
+        assert!(site.root.wait_queue_empty(SOON));
+        assert_eq!(site.root.mailbox("alice").len(), 1, "{kind}");
+    }
+}
+
 /// Sendmail gives up on a filter that says nothing for 10 s, unless the configuration says otherwise.
 #[test]
 fn a_slow_scanner_does_not_make_sendmail_give_up() {

@@ -65,7 +65,8 @@ start() {
 		sendmail -bi >/dev/null
 	fi
 	# Queue runs by queue runners that stay: an interval of a second.
-	sendmail -L sm-mta -Am -bd -qp1s
-	setpriv --reuid smmsp --regid smmsp --clear-groups sendmail -L sm-msp -Ac -qp1s
+	# By its full path, or it could not start itself anew at SIGHUP.
+	/usr/sbin/sendmail -L sm-mta -Am -bd -qp1s
+	setpriv --reuid smmsp --regid smmsp --clear-groups /usr/sbin/sendmail -L sm-msp -Ac -qp1s
 	await_port 25
 }
