@@ -141,7 +141,7 @@ fn fates(site: &mut Site) -> [String; 4] {
 }
 
 #[test]
-fn postfix_without_us_does_what_its_default_action_says() {
+fn milter_gone_postfix_does_what_its_default_action_says() {
     // Debian 12 has no action `shutdown`; newer ones have it as their default.
     for (action, wanted) in [
         ("tempfail", ["451", "451", "451", "451"]),
@@ -156,7 +156,7 @@ fn postfix_without_us_does_what_its_default_action_says() {
 }
 
 #[test]
-fn sendmail_without_us_does_what_its_flag_says() {
+fn milter_gone_sendmail_does_what_its_flag_says() {
     for (flags, wanted) in [
         ("", ["delivered", "delivered", "delivered", "delivered"]),
         ("F=T", ["451", "451", "451", "451"]),
@@ -172,12 +172,8 @@ fn sendmail_without_us_does_what_its_flag_says() {
 /// Asked to end, the daemon first ends what it has begun: the answer is its own, and not the server's
 /// default action, which would let the mail through here.
 #[test]
-fn stopped_while_it_looks_it_still_answers() {
-    let sites: [(&str, Option<Root>); 2] = [
-        ("postfix-milter", Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "accept"))),
-        ("sendmail-milter", Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, "T=R:30s"))),
-    ];
-    for (kind, root) in sites {
+fn milter_stopped_while_it_looks_still_answers() {
+    for (kind, root) in both("accept", "T=R:30s") {
         let Some(root) = root else { return };
         let mut site = Site::new(root, kind);
         let stuck = StuckClamd::start().unwrap();
@@ -198,12 +194,8 @@ fn stopped_while_it_looks_it_still_answers() {
 /// Asked to end within a session, it serves the mail under way and puts the next one off: also where the
 /// server's own setting would let it through.
 #[test]
-fn stopped_within_a_session_it_ends_at_a_border() {
-    let sites: [(&str, Option<Root>); 2] = [
-        ("postfix-milter", Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "accept"))),
-        ("sendmail-milter", Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, "T=R:30s"))),
-    ];
-    for (kind, root) in sites {
+fn milter_stopped_within_a_session_ends_at_a_border() {
+    for (kind, root) in both("accept", "T=R:30s") {
         let Some(root) = root else { return };
         let mut site = Site::new(root, kind);
         site.start("");
@@ -230,13 +222,13 @@ fn stopped_within_a_session_it_ends_at_a_border() {
 
 /// Sendmail gives up on a filter that says nothing for 10 s, unless the configuration says otherwise.
 #[test]
-fn a_slow_scanner_does_not_make_sendmail_give_up() {
+fn milter_with_a_slow_scanner_is_waited_for_by_sendmail() {
     let Some(root) = Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, "F=T")) else { return };
     slow(Site::new(root, "sendmail-milter"), Duration::from_secs(13));
 }
 
 #[test]
-fn a_slow_scanner_does_not_make_postfix_give_up() {
+fn milter_with_a_slow_scanner_is_waited_for_by_postfix() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").main_cf("milter_content_timeout", "10s");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
     slow(Site::new(root, "postfix-milter"), Duration::from_secs(13));
@@ -260,6 +252,57 @@ fn slow(mut site: Site, time: Duration) {
     assert!(mail.contains("\nX-Checkpost-Unscanned: clamd "), "{mail}");
 }
 
+/// It is late by its own clock before the mail server's runs out: the answer is ours.
+#[test]
+fn milter_that_is_late_says_so_before_the_server_gives_up() {
+    for (kind, root) in both("accept", "T=R:30s") {
+        let Some(root) = root else { return };
+        let mut site = Site::new(root, kind);
+        let stuck = StuckClamd::start().unwrap();
+        site.start(&format!("check_timeout = \"2s\"\n\n{}", stuck.config("defer")));
+        let told = site.root.send(SENDER, &[ALICE], &clean()).unwrap();
+        let end = told.end.clone().unwrap();
+        assert!(end.code == 451 && end.text.contains("could not be checked"), "{kind}: {told:?} {}", site.said());
+        assert!(stuck.wait_asked(SOON));
+        assert!(site.root.mailbox("alice").is_empty());
+    }
+}
+
+/// A daemon that is there and does nothing at all, from within a session and before the next.
+#[test]
+fn milter_frozen_the_server_gives_up_and_puts_off() {
+    let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail");
+    let postfix = postfix.main_cf("milter_command_timeout", "2s").main_cf("milter_content_timeout", "2s");
+    let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T, T=C:2s;S:2s;R:2s;E:4s");
+    let sites =
+        [("postfix-milter", Root::start_or_skip(&postfix)), ("sendmail-milter", Root::start_or_skip(&sendmail))];
+    for (kind, root) in sites {
+        let Some(root) = root else { return };
+        let mut site = Site::new(root, kind);
+        site.start("");
+        let mut client = site.root.client().unwrap();
+        assert!(client.envelope(SENDER, &[ALICE]).unwrap().recipients[0].1.is_positive());
+        let signal = |signal| site.daemon.as_ref().unwrap().signal(signal).unwrap();
+        signal(rustix::process::Signal::STOP);
+        assert_eq!(client.content(&clean()).unwrap().code, 451, "{kind}: {}", site.said());
+        let told = site.root.send(SENDER, &[ALICE], &clean()).unwrap();
+        assert_eq!(told.last().code, 451, "{kind}: {told:?} {}", site.said());
+        signal(rustix::process::Signal::CONT);
+        assert!(site.root.send(SENDER, &[ALICE], &clean()).unwrap().accepted(), "{kind}: {}", site.said());
+        assert_eq!(site.root.wait_mailbox("alice", 1, SOON).len(), 1);
+        assert!(site.root.wait_queue_empty(SOON));
+        assert_eq!(site.root.mailbox("alice").len(), 1, "{kind}");
+    }
+}
+
+/// Both servers with our milter, with these settings for when it is gone.
+fn both(action: &str, flags: &str) -> [(&'static str, Option<Root>); 2] {
+    [
+        ("postfix-milter", Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, action))),
+        ("sendmail-milter", Root::start_or_skip(&Sendmail::new().milter(Sendmail::MILTER, flags))),
+    ]
+}
+
 const CLIENTS: usize = 8;
 /// Every so many-th mail is one that must be refused.
 const INFECTED: usize = 10;
@@ -267,13 +310,13 @@ const INFECTED: usize = 10;
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
-fn killed_under_load_postfix_loses_nothing() {
+fn milter_killed_under_load_postfix_loses_nothing() {
     let Some(root) = Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "tempfail")) else { return };
     killed_under_load(&Site::new(root, "postfix-milter"), 1000);
 }
 
 #[test]
-fn killed_under_load_sendmail_loses_nothing() {
+fn milter_killed_under_load_sendmail_loses_nothing() {
     let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T");
     let Some(root) = Root::start_or_skip(&sendmail) else { return };
     killed_under_load(&Site::new(root, "sendmail-milter"), 300);

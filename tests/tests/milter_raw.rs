@@ -71,7 +71,7 @@ fn begun() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_mail_server_is_closed_with_one_line() {
+fn milter_port_closes_strangers_with_one_line() {
     let site = Site::start();
     // Somebody else is in the middle of it all.
     let mut mta = MockMta::new(Style::Postfix, Offer::FULL);
@@ -132,7 +132,7 @@ fn what_is_no_mail_server_is_closed_with_one_line() {
 
 /// A mail server that is gone within a content: the line in the log says so, and nothing is left of it.
 #[test]
-fn a_mail_server_that_vanishes_leaves_a_line() {
+fn milter_lost_by_its_server_leaves_a_line() {
     let site = Site::start();
     for (n, more) in [packet(b'L', b"Subject\0 x\0"), packet(b'B', b"body\r\n")].into_iter().enumerate() {
         let mut wire = site.wire();
@@ -146,7 +146,7 @@ fn a_mail_server_that_vanishes_leaves_a_line() {
 }
 
 #[test]
-fn octets_may_come_one_by_one_and_a_connection_twice() {
+fn milter_takes_octets_one_by_one_and_a_connection_twice() {
     let site = Site::start();
     let mut octets = begun();
     octets.extend(packet(b'T', b""));

@@ -13,7 +13,7 @@ const SENDER: &str = "sender@example.net";
 const ALICE: &str = "alice@example.test";
 
 #[test]
-fn the_entries_that_are_shipped_work() {
+fn sendmail_entries_that_are_shipped_work() {
     for plan in setup::plans() {
         let Some(root) = Root::start_or_skip(&Sendmail::new()) else { return };
         let shell = |run: &str| {

@@ -85,22 +85,22 @@ const ALL: &[&str] = &["edit-headers", "edit-body", "hold", "drop-recipients", "
 const OLD: &[&str] = &["edit-headers", "edit-body", "hold", "drop-recipients", "add-recipients"];
 
 #[test]
-fn mock_postfix() {
+fn milter_in_mock_postfix() {
     run(&mut mock::Mock::new(Style::Postfix, Offer::FULL, ALL));
 }
 
 #[test]
-fn mock_sendmail() {
+fn milter_in_mock_sendmail() {
     run(&mut mock::Mock::new(Style::Sendmail, Offer::FULL, ALL));
 }
 
 #[test]
-fn mock_of_version_2() {
+fn milter_in_mock_of_version_2() {
     run(&mut mock::Mock::new(Style::Postfix, Offer::OLD, OLD));
 }
 
 #[test]
-fn postfix() {
+fn milter_in_postfix() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").alias("staff: alice, bob");
     let postfix = postfix.main_cf("message_size_limit", "30000000");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
@@ -108,28 +108,28 @@ fn postfix() {
 }
 
 #[test]
-fn postfix_over_tcp() {
+fn milter_in_postfix_over_tcp() {
     let Some(root) = Root::start_or_skip(&Postfix::new().milter("inet:127.0.0.1:12768", "tempfail")) else { return };
     run_some(&mut real::Postfix { root, tcp: true }, SOME);
 }
 
 /// It still offers all actions, but neither SKIP nor steps without an answer nor leading blanks.
 #[test]
-fn postfix_of_version_2() {
+fn milter_in_postfix_of_version_2() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").main_cf("milter_protocol", "2");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
     run_some(&mut real::Postfix { root, tcp: false }, SOME);
 }
 
 #[test]
-fn sendmail() {
+fn milter_in_sendmail() {
     let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T, T=C:30s;S:60s;R:60s;E:5m").alias("staff: alice, bob");
     let Some(root) = Root::start_or_skip(&sendmail) else { return };
     run(&mut real::Sendmail { root, tcp: false });
 }
 
 #[test]
-fn sendmail_over_tcp() {
+fn milter_in_sendmail_over_tcp() {
     let Some(root) = Root::start_or_skip(&Sendmail::new().milter("inet:12768@127.0.0.1", "F=T")) else { return };
     run_some(&mut real::Sendmail { root, tcp: true }, SOME);
 }
