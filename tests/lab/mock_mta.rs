@@ -211,17 +211,25 @@ impl MockMta {
 
     /// The local users behind an address; none for one that is not known here.
     fn users(&self, address: &str) -> Vec<String> {
-        let address = address.to_ascii_lowercase();
-        let local = address.strip_suffix("@example.test").unwrap_or(&address);
-        if let Some(members) = self.aliases.get(local) {
+        let local = mailbox(address);
+        if let Some(members) = self.aliases.get(&local) {
             return members.clone();
         }
-        if ["alice", "bob"].contains(&local) { vec![local.to_owned()] } else { Vec::new() }
+        if ["alice", "bob"].contains(&local.as_str()) { vec![local] } else { Vec::new() }
     }
 
     fn queue_id(&mut self) -> String {
         self.mails += 1;
         format!("{:08X}", self.mails)
+    }
+}
+
+/// The user behind an address of this server; another address as it is. All in lower case.
+fn mailbox(address: &str) -> String {
+    let address = address.to_ascii_lowercase();
+    match address.split_once('@') {
+        Some((user, "example.test" | "mail.example.test")) => user.to_owned(),
+        _ => address,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Settings {
     pub check_timeout: Duration,
     /// See [`Written::command_timeout`].
     pub command_timeout: Duration,
+    /// See [`Defaults::removes_mailboxes`].
+    pub removes_mailboxes: bool,
 }
 
 /// What differs between the kinds of way that share this front end.
@@ -69,6 +71,8 @@ pub struct Settings {
 pub struct Defaults {
     /// [`Written::mta_timeout`].
     pub mta_timeout: Duration,
+    /// Sendmail removes a recipient with all other addresses of the same mailbox.
+    pub removes_mailboxes: bool,
 }
 
 /// A value that cannot be used: key and what would be accepted.
@@ -123,6 +127,7 @@ impl Settings {
             max_recipients,
             check_timeout,
             command_timeout: time(&written.command_timeout, COMMAND_TIMEOUT),
+            removes_mailboxes: defaults.removes_mailboxes,
         })
     }
 }

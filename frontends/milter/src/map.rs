@@ -4,14 +4,14 @@
 //! It decides nothing. All of it goes out in one write: a mail server that loses us half-way keeps the
 //! edits that it has and then does as it is configured for a filter that is down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::BytesMut;
 use checkpost_core::abilities::{Refusal, Replies};
 use checkpost_core::content::header::Header;
 use checkpost_core::edit::{Change, Changes};
 use checkpost_core::fit::Answer;
-use checkpost_core::{Abilities, Address, Disposition, Edit, Fitted, Reply as Said};
+use checkpost_core::{Abilities, Address, Disposition, Edit, Fitted, Outcome, Reply as Said};
 use checkpost_wire::milter::Reply;
 
 /// What the protocol can do.
@@ -46,6 +46,8 @@ pub(crate) struct Known<'a> {
     pub(crate) spaced: bool,
     /// ADDRCPT_PAR was agreed on.
     pub(crate) with_parameters: bool,
+    /// See [`crate::Defaults::removes_mailboxes`].
+    pub(crate) removes_mailboxes: bool,
 }
 
 /// Writes the answer to a mail.
@@ -67,6 +69,11 @@ pub(crate) fn write(fitted: &Fitted, known: &Known<'_>, out: &mut BytesMut) {
         if !outcome.disposition.is_handed_on() && !removed.contains(raw) {
             removed.push(raw);
             Reply::DeleteRecipient(raw).encode(out);
+        }
+    }
+    if known.removes_mailboxes {
+        for raw in removed_with_others(fitted, known) {
+            Reply::AddRecipient { address: raw, parameters: None }.encode(out);
         }
     }
     for edit in edits {
@@ -131,6 +138,21 @@ fn write_fields(header: &Header, changes: &Changes, spaced: bool, out: &mut Byte
         let value = blank(line.value.as_bytes());
         Reply::InsertHeader { index, name: line.name.as_bytes(), value: &value }.encode(out);
     }
+}
+
+/// Who gets the mail and may have been removed with somebody else: `a@one.example` and `a@two.example` are one
+/// local mailbox to Sendmail (removefromlist, sameaddr). To add who is there still does nothing there. Others
+/// are not added: another filter may have removed them.
+fn removed_with_others<'a>(fitted: &Fitted, known: &Known<'a>) -> Vec<&'a [u8]> {
+    let user = |address: &Address| address.local().trim_matches('"').to_ascii_lowercase();
+    let all = || known.recipients.iter().zip(&fitted.outcomes).zip(&known.raw);
+    let gone: HashSet<String> = all()
+        .filter(|((_, outcome), _)| !outcome.disposition.is_handed_on())
+        .map(|((address, _), _)| user(address))
+        .collect();
+    let is_kept =
+        |address: &Address, outcome: &Outcome| outcome.disposition.is_handed_on() && gone.contains(&user(address));
+    all().filter(|((address, outcome), _)| is_kept(address, outcome)).map(|(_, raw)| *raw).collect()
 }
 
 /// Postfix delivers twice to who is added and there already. Domains are compared without case.

@@ -275,7 +275,7 @@ impl Milter {
             return self
                 .close(&format!("the mail server speaks milter version {version}, and 2 is the oldest we speak"));
         }
-        let (agreed, choice) = Agreed::new(offer, &self.policy, self.link.refuse.is_some(), self.link.tcp);
+        let (agreed, choice) = Agreed::new(offer, &self.policy, &self.settings, &self.link);
         if let Some(missing) = &agreed.missing {
             tracing::error!(
                 way = %self.settings.name,
@@ -450,6 +450,7 @@ impl Milter {
             raw: waiting.recipients.iter().map(|recipient| &*recipient.raw).collect(),
             recipients: &judged.mail.envelope.recipients,
             spaced: agreed.is_some_and(|agreed| agreed.has(Steps::LEADING_SPACE)),
+            removes_mailboxes: self.settings.removes_mailboxes && has(milter::Actions::ADD_RECIPIENTS),
             with_parameters: has(milter::Actions::ADD_RECIPIENTS_WITH_PARAMETERS),
         };
         map::write(&judged.fitted, &known, &mut self.output);

@@ -61,6 +61,24 @@ fn a_recipient_that_is_removed_for_itself_and_added_by_another_gets_the_mail() {
 }
 
 #[test]
+fn who_is_removed_with_another_address_of_the_mailbox_is_added_again() {
+    let uses = "[[rule]]\nwhen = { recipient = 'x@*', size = '> 1 GiB' }\nthen = { reject = 'no' }\n";
+    let to = ["info@one.example", "Info@two.example", "other@one.example"];
+    for (removes_mailboxes, answers) in [
+        (false, vec!["-<info@one.example>\0", "c"]),
+        (true, vec!["-<info@one.example>\0", "+<Info@two.example>\0", "c"]),
+    ] {
+        let mut setup = Setup::new("");
+        setup.settings.removes_mailboxes = removes_mailboxes;
+        let setup = setup.rules(uses).judged(|_| vec![discard(), Outcome::deliver(), Outcome::deliver()]);
+        let heard = Talk::greeted().mail(&to).play(setup);
+        let line = |(code, data): &(u8, Vec<u8>)| format!("{}{}", *code as char, String::from_utf8_lossy(data));
+        let last: Vec<String> = heard.answers.last().unwrap().iter().map(line).collect();
+        assert_eq!(last, answers);
+    }
+}
+
+#[test]
 fn what_is_out_of_order_ends_the_connection() {
     let begun = || Talk::greeted().command(b'M', b"<s@example.net>\0").command(b'R', b"<a@example.org>\0");
     let header = || begun().command(b'L', b"A\0 b\0");

@@ -35,7 +35,7 @@ pub const MILTER: Kind = Kind {
 
 /// `milter_content_timeout` is 300 s (postconf(5)).
 pub const MILTER_DEFAULTS: checkpost_milter::Defaults =
-    checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300) };
+    checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300), removes_mailboxes: false };
 
 /// The kinds of way around it that this plug-in has, with what differs from a plain proxy.
 pub fn kinds() -> [(Kind, Defaults); 2] {

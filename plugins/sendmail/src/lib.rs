@@ -19,4 +19,4 @@ pub const MILTER: Kind = Kind {
 /// `E:` is 5 min (sendmail/milter.c), and the recipe sets no less. `R:`, 10 s by default, is kept up by
 /// signs of life.
 pub const MILTER_DEFAULTS: checkpost_milter::Defaults =
-    checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300) };
+    checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300), removes_mailboxes: true };

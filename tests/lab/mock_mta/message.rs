@@ -2,7 +2,7 @@
 //! differ, so do the two styles; what one of them would drop, garble or punish is a fault here.
 
 use super::packets::{Data, Packet, action};
-use super::{Fault, Style};
+use super::{Fault, Style, mailbox};
 
 /// A header field. The value is everything behind the colon, lines joined by LF.
 #[derive(Debug, Clone)]
@@ -112,9 +112,10 @@ impl Message {
                 may(action::DELETE_RECIPIENTS)?;
                 let gone = address(&mut data)?;
                 data.end()?;
+                // Sendmail removes the mailbox, by whatever name it was called.
                 self.recipients.retain(|there| match style {
                     Style::Postfix => *there != gone,
-                    Style::Sendmail => !there.eq_ignore_ascii_case(&gone),
+                    Style::Sendmail => mailbox(there) != mailbox(&gone),
                 });
             }
             b'e' => {

@@ -5,6 +5,8 @@ use checkpost_core::Abilities;
 use checkpost_core::policy::{Policy, Stage, Uses};
 use checkpost_wire::milter::{self, Actions, Choice, Offer, Steps};
 
+use super::Link;
+use crate::config::Settings;
 use crate::map::MILTER;
 
 /// The oldest version that works: before it there were no per-message macros worth having.
@@ -23,9 +25,8 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
-    /// The answer to an offer. `tcp`: over TCP an unanswered DATA makes Postfix write twice in a row, and
-    /// wait 40 ms for our delayed acknowledgement between them.
-    pub(super) fn new(offer: &Offer, policy: &Policy, refuses: bool, tcp: bool) -> (Self, Choice) {
+    /// The answer to an offer.
+    pub(super) fn new(offer: &Offer, policy: &Policy, settings: &Settings, link: &Link) -> (Self, Choice) {
         let offer = offer.effective();
         let uses = policy.uses();
         let mut wanted = Actions::ADD_HEADERS | Actions::CHANGE_HEADERS | Actions::SET_MACROS;
@@ -37,6 +38,8 @@ impl Agreed {
         want(uses.edit_body, Actions::CHANGE_BODY);
         want(uses.add_recipients, Actions::ADD_RECIPIENTS | Actions::ADD_RECIPIENTS_WITH_PARAMETERS);
         want(uses.by_recipient, Actions::DELETE_RECIPIENTS);
+        // Who was removed with somebody else is added again.
+        want(uses.by_recipient && settings.removes_mailboxes, Actions::ADD_RECIPIENTS);
         want(uses.change_sender, Actions::CHANGE_SENDER);
         want(uses.hold, Actions::QUARANTINE);
         let actions = wanted & offer.actions;
@@ -46,7 +49,9 @@ impl Agreed {
             | Steps::SILENT_END_OF_HEADER
             | Steps::SILENT_BODY
             | Steps::LEADING_SPACE;
-        if !tcp {
+        // Over TCP an unanswered DATA makes Postfix write twice in a row, and wait 40 ms for our delayed
+        // acknowledgement between them.
+        if !link.tcp {
             wanted |= Steps::NO_DATA;
         }
         if !policy.asks_at(Stage::Connect) {
@@ -57,7 +62,7 @@ impl Agreed {
         }
         // MAIL is always answered: Sendmail would not say ABORT otherwise (sendmail/milter.c), and it is
         // where a session that we cannot serve is told so.
-        if !policy.asks_at(Stage::Recipient) || refuses {
+        if !policy.asks_at(Stage::Recipient) || link.refuse.is_some() {
             wanted |= Steps::SILENT_RECIPIENT;
         }
         let steps = wanted & offer.steps;

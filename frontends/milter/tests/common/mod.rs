@@ -17,7 +17,7 @@ use checkpost_core::{Mail, Origin, Outcome, Verdict};
 use checkpost_milter::{Defaults, Link, MILTER, Milter, Settings, Written};
 
 /// As in Postfix and Sendmail.
-pub const DEFAULTS: Defaults = Defaults { mta_timeout: std::time::Duration::from_secs(300) };
+pub const DEFAULTS: Defaults = Defaults { mta_timeout: std::time::Duration::from_secs(300), removes_mailboxes: false };
 
 /// A closing report, kept.
 #[derive(Debug, Clone)]
