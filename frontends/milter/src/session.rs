@@ -39,6 +39,9 @@ const APPETITE: (usize, usize) = (4 << 10, 112 << 10);
 /// What is beyond the memory limit goes to the spool in pieces of this size, in octets.
 const STORE: usize = 256 << 10;
 
+/// A header larger than this is not edited, in octets. Postfix bounds a field, but not how many there are.
+const MAX_HEADER: usize = 4 << 20;
+
 /// What a session is told of its connection.
 #[derive(Debug, Clone, Default)]
 pub struct Link {
@@ -94,6 +97,7 @@ struct Waiting {
     recipients: Vec<Recipient>,
     refused: Vec<(Address, Fate)>,
     fields: usize,
+    header: u64,
     forged: bool,
     size: u64,
     started: Instant,
@@ -419,6 +423,7 @@ impl Milter {
             recipients: message.recipients,
             refused: message.refused,
             fields: message.fields,
+            header: message.header,
             forged: message.forged,
             size,
             started: message.started.unwrap_or(self.now),
@@ -535,6 +540,7 @@ impl Milter {
             recipients: message.recipients,
             refused: message.refused,
             fields: message.fields,
+            header: message.header,
             forged: message.forged,
             started: message.started.unwrap_or(self.now),
             judged: None,
@@ -612,7 +618,8 @@ fn to_edit(judged: &Judged, waiting: &Waiting) -> Result<Option<Header>, ()> {
     if is_refused || !(waiting.forged || handed_on.any(|outcome| !outcome.edits.is_empty())) {
         return Ok(None);
     }
-    let error = match Header::of(&judged.mail.content) {
+    let length = usize::try_from(waiting.header).map_or(MAX_HEADER, |length| length.min(MAX_HEADER));
+    let error = match judged.mail.content.prefix(length).map(Header::parse) {
         Ok(header) if header.fields().count() == waiting.fields => return Ok(Some(header)),
         // An index counted wrong would change another field than was meant.
         Ok(_) => "it does not read as it was shown".to_owned(),

@@ -128,7 +128,7 @@ fn a_refusal_stays_one_where_the_header_cannot_be_edited() {
     let long = vec![b'x'; 60_000];
     let mut talk = Talk::greeted().command(b'M', b"<s@example.net>\0").command(b'R', b"<a@example.org>\0");
     talk = talk.command(b'L', b"X-Checkpost-Forged\0 x\0");
-    for _ in 0..6 {
+    for _ in 0..75 {
         talk = talk.command(b'L', [b"Long\0 ", &long[..], b"\0"].concat());
     }
     let setup = Setup::new("").judged(|_| {
@@ -138,6 +138,24 @@ fn a_refusal_stays_one_where_the_header_cannot_be_edited() {
     let heard = talk.command(b'N', b"").command(b'E', b"").play(setup);
     assert_eq!(heard.last_text(), "550 5.7.1 no");
     assert_eq!(heard.closings[0].text, "<a@example.org>: rejected (550 5.7.1 no)");
+}
+
+#[test]
+fn a_long_header_is_edited() {
+    let long = vec![b'x'; 60_000];
+    let mut talk = Talk::greeted().command(b'M', b"<s@example.net>\0").command(b'R', b"<a@example.org>\0");
+    for _ in 0..9 {
+        talk = talk.command(b'L', [b"Long\0 ", &long[..], b"\0"].concat());
+    }
+    talk = talk.command(b'L', b"Last\0 x\0").command(b'N', b"").command(b'B', b"Last: y\r\n").command(b'E', b"");
+    for memory_limit in [10 << 20, 100 << 10] {
+        let mut setup = Setup::new("").judged(|_| vec![edits(&[Edit::RemoveHeader(HeaderName::new("Last").unwrap())])]);
+        setup.link.memory_limit = memory_limit;
+        let heard = talk.clone().play(setup);
+        let last = heard.answers.last().unwrap();
+        assert_eq!(last[0], (b'm', b"\0\0\0\x01Last\0\0".to_vec()), "{}", heard.last_text());
+        assert_eq!(heard.closings[0].text, "<a@example.org>: passed");
+    }
 }
 
 #[test]

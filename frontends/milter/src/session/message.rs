@@ -27,6 +27,8 @@ pub(super) struct Message {
     pub(super) stored: u64,
     /// Header fields that the MTA has shown.
     pub(super) fields: usize,
+    /// Octets of the header, with the empty line, once it has ended.
+    pub(super) header: u64,
     /// Is one of them by a name of ours?
     pub(super) forged: bool,
     pub(super) in_body: bool,
@@ -61,6 +63,7 @@ impl Message {
             content: BytesMut::new(),
             stored: 0,
             fields: 0,
+            header: 0,
             forged: false,
             in_body: false,
             started: None,
@@ -103,6 +106,7 @@ impl Message {
     pub(super) fn end_header(&mut self) {
         if !std::mem::replace(&mut self.in_body, true) {
             self.content.extend_from_slice(b"\r\n");
+            self.header = self.size();
         }
     }
 
