@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 use checkpost_core::edit::{Edit, HeaderField, HeaderName};
 use checkpost_core::{Disposition, Mail, Outcome, Rejection};
 use common::Setup;
-use common::mta::{OFFER, connect, negotiation, packet};
+use common::mta::{OFFER, connect, packet};
 use common::talk::{ANSWERED, Talk};
-use proptest::prelude::*;
 
 fn edits(edits: &[Edit]) -> Outcome {
     Outcome { edits: edits.into(), ..Outcome::deliver() }
@@ -415,43 +414,4 @@ fn fields_are_changed_from_the_last_to_the_first_and_added_after_that() {
             "c"
         ]
     );
-}
-
-proptest! {
-    #[test]
-    fn nothing_is_taken_that_was_not_offered(version in 2u32..9, actions: u32, steps: u32, tcp: bool) {
-        let mut setup = Setup::new("");
-        setup.link.tcp = tcp;
-        let heard = Talk::default().ask(negotiation((version, actions, steps))).play(setup);
-        let data = &heard.answers[0][0].1;
-        let number = |at: usize| u32::from_be_bytes(data[at..at + 4].try_into().unwrap());
-        // Zeros stand for what version 1 had.
-        let offered = |bits: u32, old: u32| if bits == 0 { old } else { bits };
-        prop_assert!(number(0) <= version.min(6));
-        prop_assert_eq!(number(4) & !offered(actions, 0x0f), 0);
-        prop_assert_eq!(number(8) & !offered(steps, 0x3f), 0);
-        prop_assert_eq!(number(8) & 0xf000_4000, 0, "larger packets, and MAIL unanswered");
-        prop_assert!(!tcp || number(8) & 0x1_0200 == 0, "DATA unanswered makes Postfix stall");
-    }
-
-    #[test]
-    fn no_packets_make_it_panic(
-        packets in prop::collection::vec(
-            (prop::sample::select(b"ODCHMRTLNBEAUQK?".to_vec()), prop::collection::vec(any::<u8>(), 0..20), any::<bool>()), 0..30),
-    ) {
-        let mut octets = negotiation(OFFER);
-        for (code, data, plain) in packets {
-            let data = if plain { b"<a@example.org>\0x\0".to_vec() } else { data };
-            octets.extend(packet(code, &data));
-        }
-        // Answers come as they may.
-        struct Deaf(Vec<u8>);
-        impl checkpost_adapter::conformance::Peer for Deaf {
-            fn hear(&mut self, _: &[u8]) -> checkpost_adapter::conformance::Does {
-                let say = std::mem::take(&mut self.0);
-                checkpost_adapter::conformance::Does { say, ..Default::default() }
-            }
-        }
-        Setup::new("").play(Box::new(Deaf(octets)));
-    }
 }
