@@ -8,6 +8,7 @@
 mod client;
 mod message;
 mod negotiate;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,8 +19,6 @@ use checkpost_adapter::report::{Fate, Report};
 use checkpost_adapter::session::Heartbeat;
 use checkpost_adapter::{Answer, Judged, Session, Side, Step, Submission};
 use checkpost_core::config::Origins;
-use checkpost_core::content::header::Header;
-use checkpost_core::fit::Answer as One;
 use checkpost_core::policy::{Early, Known, Policy, Stage};
 use checkpost_core::{Address, Deferral, Disposition, Envelope, MailId, Origin, Rejection};
 use checkpost_wire::milter::{self, Command, MAX_PACKET, Offer, Path, Reply, Steps, take_packet};
@@ -27,8 +26,9 @@ use checkpost_wire::milter::{self, Command, MAX_PACKET, Offer, Path, Reply, Step
 use crate::config::Settings;
 use crate::map;
 use client::Client;
-use message::{Fault, Message, Recipient};
+use message::{Fault, Message};
 use negotiate::{Agreed, OLDEST};
+use waiting::{Waiting, fate_of, fates};
 
 /// A mail server speaks at once; who does not is none.
 const FIRST_WORDS: Duration = Duration::from_secs(30);
@@ -38,9 +38,6 @@ const HEARTBEAT: Heartbeat = Heartbeat { every: Duration::from_secs(4), octets: 
 const APPETITE: (usize, usize) = (4 << 10, 112 << 10);
 /// What is beyond the memory limit goes to the spool in pieces of this size, in octets.
 const STORE: usize = 256 << 10;
-
-/// A header larger than this is not edited, in octets. Postfix bounds a field, but not how many there are.
-const MAX_HEADER: usize = 4 << 20;
 
 /// What a session is told of its connection.
 #[derive(Debug, Clone, Default)]
@@ -87,21 +84,6 @@ enum Phase {
     /// The answer is on its way out; then the log has its line.
     Telling(Box<Waiting>, Vec<Fate>),
     Closing,
-}
-
-/// A mail whose content is here.
-struct Waiting {
-    id: MailId,
-    origin: Origin,
-    sender: Address,
-    recipients: Vec<Recipient>,
-    refused: Vec<(Address, Fate)>,
-    fields: usize,
-    header: u64,
-    forged: bool,
-    size: u64,
-    started: Instant,
-    judged: Option<Box<Judged>>,
 }
 
 impl Milter {
@@ -413,22 +395,8 @@ impl Milter {
     fn ended(&mut self) {
         let Some(mut message) = self.message.take() else { return };
         let origin = self.origin(&message.sender);
-        let size = message.size();
         let envelope = Envelope { sender: message.sender.clone(), recipients: message.addresses() };
-        let tail = std::mem::take(&mut message.content).freeze();
-        let waiting = Box::new(Waiting {
-            id: message.id,
-            origin: origin.clone(),
-            sender: message.sender,
-            recipients: message.recipients,
-            refused: message.refused,
-            fields: message.fields,
-            header: message.header,
-            forged: message.forged,
-            size,
-            started: message.started.unwrap_or(self.now),
-            judged: None,
-        });
+        let (waiting, tail) = Waiting::new(&mut message, origin.clone(), self.now);
         // Nobody was shown to us: to answer for nobody would be to discard it for all.
         let fault = message.fault.or(waiting.recipients.is_empty().then_some(Fault::NoRecipients));
         if let Some(fault) = fault {
@@ -444,7 +412,7 @@ impl Milter {
 
     fn judged(&mut self, judged: Box<Judged>) {
         let Phase::Judging(mut waiting) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
-        let Ok(header) = to_edit(&judged, &waiting) else {
+        let Ok(header) = waiting.header_to_edit(&judged) else {
             waiting.judged = Some(judged);
             return self.decline(waiting, &Disposition::Defer(Deferral::local_problem()));
         };
@@ -501,20 +469,7 @@ impl Milter {
     }
 
     fn report(&mut self, waiting: Waiting, fates: Vec<Fate>) {
-        let mut recipients: Vec<Address> = waiting.recipients.into_iter().map(|recipient| recipient.address).collect();
-        let (refused, their_fates): (Vec<Address>, Vec<Fate>) = waiting.refused.into_iter().unzip();
-        recipients.extend(refused);
-        let fates: Vec<Fate> = fates.into_iter().chain(their_fates).collect();
-        (self.reports)(Report {
-            id: waiting.id,
-            origin: &waiting.origin,
-            sender: &waiting.sender,
-            recipients: &recipients,
-            fates: &fates,
-            size: waiting.size,
-            judged: waiting.judged.as_deref(),
-            took: self.now.duration_since(waiting.started),
-        });
+        waiting.report(fates, self.now, &mut self.reports);
     }
 
     /// The mail under way is void. A content that had begun has its line in the log, and so have
@@ -526,26 +481,15 @@ impl Milter {
 
     /// As [`Milter::abandon`], when the macros of the mail that begins are here already.
     fn abandon_but_facts(&mut self) {
-        let Some(message) = self.message.take() else { return };
+        let Some(mut message) = self.message.take() else { return };
         self.steps.push_back(Step::Forget);
         if message.started.is_none() && message.refused.is_empty() {
             return;
         }
         let fates = vec![Fate::NotHandedOn("the mail server gave it up"); message.recipients.len()];
-        let waiting = Waiting {
-            id: message.id,
-            origin: self.origin(&message.sender),
-            size: message.size(),
-            sender: message.sender,
-            recipients: message.recipients,
-            refused: message.refused,
-            fields: message.fields,
-            header: message.header,
-            forged: message.forged,
-            started: message.started.unwrap_or(self.now),
-            judged: None,
-        };
-        self.report(waiting, fates);
+        let origin = self.origin(&message.sender);
+        let (waiting, _) = Waiting::new(&mut message, origin, self.now);
+        self.report(*waiting, fates);
     }
 
     fn lost(&mut self) {
@@ -608,50 +552,6 @@ impl Milter {
         if !self.is_silent(silent) {
             Reply::Continue.encode(&mut self.output);
         }
-    }
-}
-
-/// The header, if something in it is to be edited. An error is in the log.
-fn to_edit(judged: &Judged, waiting: &Waiting) -> Result<Option<Header>, ()> {
-    let mut handed_on = judged.fitted.outcomes.iter().filter(|outcome| outcome.disposition.is_handed_on()).peekable();
-    let is_refused = matches!(judged.fitted.answer, One::Refuse(_)) || handed_on.peek().is_none();
-    if is_refused || !(waiting.forged || handed_on.any(|outcome| !outcome.edits.is_empty())) {
-        return Ok(None);
-    }
-    let length = usize::try_from(waiting.header).map_or(MAX_HEADER, |length| length.min(MAX_HEADER));
-    let error = match judged.mail.content.prefix(length).map(Header::parse) {
-        Ok(header) if header.fields().count() == waiting.fields => return Ok(Some(header)),
-        // An index counted wrong would change another field than was meant.
-        Ok(_) => "it does not read as it was shown".to_owned(),
-        Err(error) => format!("the spool cannot be read: {error}"),
-    };
-    tracing::error!(mail = %waiting.id, error, "the header cannot be edited, so the mail is deferred");
-    Err(())
-}
-
-fn fates(judged: &Judged) -> Vec<Fate> {
-    let fitted = &judged.fitted;
-    let one = |index: usize| {
-        let outcome = &fitted.outcomes[index];
-        let disposition = match &fitted.answer {
-            One::Refuse(disposition) => disposition,
-            _ => &outcome.disposition,
-        };
-        match disposition {
-            Disposition::Discard if outcome.quarantine => Fate::Quarantined,
-            disposition => fate_of(disposition),
-        }
-    };
-    (0..fitted.outcomes.len()).map(one).collect()
-}
-
-fn fate_of(disposition: &Disposition) -> Fate {
-    match disposition {
-        Disposition::Deliver => Fate::Passed,
-        Disposition::Hold(reason) => Fate::Held(reason.clone()),
-        Disposition::Reject(rejection) => Fate::Rejected(rejection.clone()),
-        Disposition::Defer(deferral) => Fate::Deferred(deferral.clone()),
-        Disposition::Discard => Fate::Discarded,
     }
 }
 
