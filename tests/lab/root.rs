@@ -174,6 +174,11 @@ impl Root {
         Self::of(recipe).start_or_skip()
     }
 
+    /// The root's process 1 as this machine knows it: all that runs in there descends from it.
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
     /// A program of the root, run in it as root. It is killed when the returned command's process is;
     /// other signals do not reach it.
     pub fn command(&self, program: &str) -> Command {

@@ -5,18 +5,22 @@
 mod filters;
 mod goals;
 mod mta;
+mod postfix;
 mod script;
 mod socket;
 
+use std::path::Path;
+
 use anyhow::Context as _;
+use checkpost_tests::Lab;
 use serde_json::{Map, Value};
 
 use super::load::Load;
 use super::mail::Mail;
-use super::report::{Fact, Layout, Report, size_name};
-use super::rows::rate_ratio;
+use super::process::free_port;
+use super::report::{Layout, Report};
 use super::{Common, Measured, progress, say};
-use filters::Filter;
+use filters::{Filter, Place};
 use mta::Mta;
 use socket::Address;
 
@@ -36,6 +40,9 @@ pub(super) struct Args {
     /// Numbers of sessions at the same time
     #[arg(long, value_delimiter = ',', default_value = "10")]
     sessions: Vec<usize>,
+    /// Measure only this
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Messages over each connection to the filter alone
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     messages_per_session: u32,
@@ -48,6 +55,14 @@ pub(super) struct Args {
     /// Leave Checkpost itself out
     #[arg(long)]
     without_checkpost: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The filters alone, with a load generator that speaks milter
+    Alone,
+    /// Postfix with and without a milter
+    Postfix,
 }
 
 impl Args {
@@ -63,28 +78,38 @@ impl Args {
 /// When a process that is needed cannot be built or started.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut reports = vec![("alone", alone(args, folder.path())?)];
+    let program = if args.without_checkpost { None } else { Some(args.common.daemon_program()?) };
+    let mut reports = Vec::new();
+    if args.only != Some(Part::Postfix) {
+        reports.push(("The filter alone", alone(args, program.as_deref(), folder.path())?));
+    }
+    if args.only != Some(Part::Alone) {
+        match Lab::available() {
+            Ok(()) => reports.push(("Through Postfix", postfix::measure(args, program.as_deref(), folder.path())?)),
+            Err(why) => progress(&format!("no Postfix is measured: {why}")),
+        }
+    }
     if args.common.json {
         let values: Map<_, _> = reports.iter().map(|(name, report)| ((*name).to_string(), report.json())).collect();
         say(&serde_json::to_string_pretty(&Value::Object(values))?);
     } else {
-        for (name, report) in reports.drain(..) {
-            say(&format!("{name}: {}", report.text()));
+        for (name, report) in &reports {
+            say(&format!("{name}. {}", report.text()));
         }
     }
     Ok(())
 }
 
-fn alone(args: &Args, folder: &std::path::Path) -> anyhow::Result<Report> {
+fn alone(args: &Args, program: Option<&Path>, folder: &Path) -> anyhow::Result<Report> {
     let mut filters = Vec::new();
-    match filters::empty(folder)? {
+    let socket = |name: &str| Address::Unix(folder.join(name));
+    match filters::empty(Place(None), folder, socket("empty.sock"))? {
         Some(filter) => filters.push(filter),
         None => progress("no C compiler or no libmilter-dev here: there is no yardstick and there are no ratios"),
     }
-    if !args.without_checkpost {
-        let program = args.common.daemon_program()?;
-        filters.push(filters::checkpost(UNIX, &program, folder, &Address::Unix(folder.join("checkpost.sock")))?);
-        filters.push(filters::checkpost(TCP, &program, folder, &Address::Tcp(super::process::free_port()?))?);
+    if let Some(program) = program {
+        filters.push(filters::checkpost(Place(None), UNIX, program, folder, socket("checkpost.sock"))?);
+        filters.push(filters::checkpost(Place(None), TCP, program, folder, Address::Tcp(free_port()?))?);
     }
     if let Some(address) = &args.peer {
         filters.push(Filter::peer(address.clone(), args.peer_pid));
@@ -98,12 +123,6 @@ fn alone(args: &Args, folder: &std::path::Path) -> anyhow::Result<Report> {
         })
     });
     let runs = runs.context("the filters alone")?;
-    let mut facts = Vec::new();
-    for (size, sessions) in args.points() {
-        if let Some(ratio) = rate_ratio(&runs, (size, sessions), TCP, UNIX) {
-            let what = format!("milter alone, TCP to Unix, {}, {sessions} sessions", size_name(size));
-            facts.push(Fact::new(&what, ratio, ""));
-        }
-    }
+    let facts = args.points().filter_map(|point| goals::tcp(&runs, "milter alone", point, None)).collect();
     Ok(Report::new(&ALONE, &runs, facts))
 }

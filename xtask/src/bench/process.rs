@@ -18,7 +18,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What a process and its descendants have used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Usage {
-    /// Seconds in user and kernel mode together.
+    /// Seconds in user and kernel mode together; for a tree also those of its processes that have ended.
     pub(super) cpu: f64,
     /// Bytes of memory now.
     pub(super) resident: u64,
@@ -32,12 +32,13 @@ impl Usage {
     /// # Errors
     /// When there is no such process.
     pub(super) fn of_tree(root: u32) -> anyhow::Result<Self> {
-        let mut total = Self::of_process(root).with_context(|| format!("process {root} is gone"))?;
+        let (mut total, ended) = Self::of_process(root).with_context(|| format!("process {root} is gone"))?;
+        total.cpu += ended;
         for pid in tree(root) {
             if pid != root
-                && let Some(one) = Self::of_process(pid)
+                && let Some((one, ended)) = Self::of_process(pid)
             {
-                total.cpu += one.cpu;
+                total.cpu += one.cpu + ended;
                 total.resident += one.resident;
                 total.peak += one.peak;
             }
@@ -50,13 +51,15 @@ impl Usage {
     /// # Errors
     /// When /proc is not there.
     pub(super) fn of_self() -> anyhow::Result<Self> {
-        Self::of_process(std::process::id()).context("no /proc here")
+        Ok(Self::of_process(std::process::id()).context("no /proc here")?.0)
     }
 
-    fn of_process(pid: u32) -> Option<Self> {
-        let (_, cpu) = parent_and_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    /// Of one process, and the CPU seconds of its children that have ended.
+    fn of_process(pid: u32) -> Option<(Self, f64)> {
+        let (_, cpu, ended) = parent_and_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        Some(Self { cpu, resident: kibibytes(&status, "VmRSS:"), peak: kibibytes(&status, "VmHWM:") })
+        let usage = Self { cpu, resident: kibibytes(&status, "VmRSS:"), peak: kibibytes(&status, "VmHWM:") };
+        Some((usage, ended))
     }
 }
 
@@ -73,7 +76,7 @@ fn tree(root: u32) -> HashSet<u32> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if let Some((parent, _)) = parent_and_cpu(&stat) {
+        if let Some((parent, ..)) = parent_and_cpu(&stat) {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -88,12 +91,13 @@ fn tree(root: u32) -> HashSet<u32> {
     found
 }
 
-/// Reads parent and CPU seconds from /proc/PID/stat (proc(5)): fields 4, 14 and 15; the name in field 2 may hold
-/// anything, so counting starts at its last bracket.
-fn parent_and_cpu(stat: &str) -> Option<(u32, f64)> {
+/// Reads parent, CPU seconds and those of ended children from /proc/PID/stat (proc(5)): fields 4 and 14 to 17; the name
+/// in field 2 may hold anything, so counting starts at its last bracket.
+fn parent_and_cpu(stat: &str) -> Option<(u32, f64, f64)> {
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((fields.get(1)?.parse().ok()?, (ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND))
+    let seconds = |first: usize| Some((ticks(first)? + ticks(first + 1)?) as f64 / TICKS_PER_SECOND);
+    Some((fields.get(1)?.parse().ok()?, seconds(11)?, seconds(13)?))
 }
 
 /// Reads one `Name: N kB` line of /proc/PID/status as bytes; 0 when it is missing.
@@ -177,9 +181,9 @@ mod tests {
 
     #[test]
     fn proc_stat_is_read_behind_the_name() {
-        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 5 1 2";
-        assert_eq!(parent_and_cpu(stat), Some((7, 2.0)));
-        for broken in ["", "42 (x", "42 (x) S", "42 (x) S 7 1 1 1 1 1 1 1 1 1 a b"] {
+        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 300 100 20 0 1 0 5 1 2";
+        assert_eq!(parent_and_cpu(stat), Some((7, 2.0, 4.0)));
+        for broken in ["", "42 (x", "42 (x) S", "42 (x) S 7 1 1 1 1 1 1 1 1 1 a b 0 0"] {
             assert_eq!(parent_and_cpu(broken), None, "{broken}");
         }
     }

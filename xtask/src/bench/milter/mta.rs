@@ -28,6 +28,8 @@ struct Connection {
     stream: BufReader<Stream>,
     /// Messages sent.
     messages: usize,
+    /// Packets that nobody answers wait for the next that somebody does, as in an MTA's buffer.
+    unwritten: Vec<u8>,
 }
 
 impl<'a> Mta<'a> {
@@ -57,7 +59,7 @@ impl<'a> Mta<'a> {
 
     fn open(&mut self, mail: &Mail) -> Result<Connection, Failure> {
         let stream = self.filter.connect().map_err(|error| failed("connect", &error))?;
-        let mut connection = Connection { stream: BufReader::with_capacity(4096, stream), messages: 0 };
+        let mut connection = Connection::new(stream);
         let terms = connection.negotiate()?;
         let prepared = match self.prepared.take() {
             Some(prepared) if prepared.terms == terms => prepared,
@@ -70,6 +72,10 @@ impl<'a> Mta<'a> {
 }
 
 impl Connection {
+    fn new(stream: Stream) -> Self {
+        Self { stream: BufReader::with_capacity(4096, stream), messages: 0, unwritten: Vec::new() }
+    }
+
     fn negotiate(&mut self) -> Result<Terms, Failure> {
         self.write("offer", &Script::offer())?;
         let (code, data) = self.packet("offer")?;
@@ -92,10 +98,8 @@ impl Connection {
             self.write(name, &script.bytes()[packets])?;
             body_wanted &= self.answer(name, turn)?;
         }
-        match script.unanswered() {
-            [] => Ok(()),
-            rest => self.write("opening", rest),
-        }
+        self.unwritten.extend_from_slice(script.unanswered());
+        Ok(())
     }
 
     /// Whether more of the body is wanted.
@@ -127,7 +131,15 @@ impl Connection {
     }
 
     fn write(&mut self, step: &'static str, packets: &[u8]) -> Result<(), Failure> {
-        self.stream.get_mut().write_all(packets).map_err(|error| failed(step, &error))
+        let stream = self.stream.get_mut();
+        let written = if self.unwritten.is_empty() {
+            stream.write_all(packets)
+        } else {
+            self.unwritten.extend_from_slice(packets);
+            stream.write_all(&self.unwritten)
+        };
+        self.unwritten.clear();
+        written.map_err(|error| failed(step, &error))
     }
 
     fn packet(&mut self, step: &'static str) -> Result<(u8, Vec<u8>), Failure> {
@@ -174,7 +186,7 @@ mod tests {
     /// Returns the codes that came, macros left out.
     fn filter(listener: &UnixListener, steps: u32, answer: impl Fn(u8) -> &'static [u8]) -> String {
         let (stream, _) = listener.accept().unwrap();
-        let mut connection = Connection { stream: BufReader::new(Stream::Unix(stream)), messages: 0 };
+        let mut connection = Connection::new(Stream::Unix(stream));
         let mut codes = String::new();
         while let Ok((code, _)) = connection.packet("test") {
             match code {
