@@ -231,6 +231,8 @@ impl Milter {
             }
             (Command::Body(octets), Some(message)) => {
                 message.started.get_or_insert(self.now);
+                let held = if message.stored == 0 { self.link.memory_limit } else { STORE };
+                message.make_room(octets.len(), held);
                 message.add_body(&octets, self.settings.max_size);
                 self.store();
                 self.go_on(Steps::SILENT_BODY);

@@ -9,6 +9,9 @@ use checkpost_wire::milter::Path;
 
 /// All recipients' octets together: what the count does not bound.
 const MAX_ENVELOPE: usize = 4 << 20;
+/// A content above this gets room for all that is kept in memory at once, in octets: to double it again and again
+/// copies all of it, and the kernel clears each new place. Room that is not written to costs only addresses.
+const LARGE: usize = 128 << 10;
 /// A header field of this name is forged or from another Checkpost.
 const OURS: &[u8] = b"X-Checkpost-";
 
@@ -117,6 +120,15 @@ impl Message {
         }
     }
 
+    /// Makes room for `octets` more, for a content of which up to `held` octets are kept before they are stored.
+    pub(super) fn make_room(&mut self, octets: usize, held: usize) {
+        let wanted = self.content.len() + octets;
+        if wanted > LARGE && wanted > self.content.capacity() {
+            let whole = held.saturating_add(octets).max(wanted);
+            self.content.reserve(whole - self.content.len());
+        }
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.stored + self.content.len() as u64
     }
@@ -162,6 +174,19 @@ mod tests {
         assert!(!old.forged);
         old.add_field(b"x-checkpost-unscanned", b" no", true, 1000);
         assert!(old.forged);
+    }
+
+    #[test]
+    fn a_large_content_is_moved_once() {
+        let mut mail = message();
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..19 {
+            mail.make_room(1 << 16, 20 << 16);
+            mail.add_body(&[b'x'; 1 << 16], u64::MAX);
+            places.insert(mail.content.as_ptr());
+        }
+        // Two at most while it is small, then one.
+        assert!(places.len() <= 3 && mail.content.capacity() < 23 << 16, "{places:?}");
     }
 
     #[test]
