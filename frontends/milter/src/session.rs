@@ -81,6 +81,8 @@ enum Phase {
     Command,
     /// The engine is at work.
     Judging(Box<Waiting>),
+    /// Over TCP: is the mail server still there? A write would succeed even if it is not.
+    Probing(Box<Waiting>, Box<Judged>),
     /// The answer is on its way out; then the log has its line.
     Telling(Box<Waiting>, Vec<Fate>),
     Closing,
@@ -136,6 +138,11 @@ impl Session for Milter {
             match self.phase {
                 Phase::Closing => return Step::Close,
                 Phase::Telling(..) => return Step::Flush,
+                // It owes nothing now, so what it says is only kept.
+                Phase::Probing(..) if self.input.is_empty() => {
+                    return Step::Read { side: Side::Client, until: self.now, appetite: APPETITE.0 };
+                }
+                Phase::Probing(..) => self.answer(),
                 // The driver always answers; to end without a decision makes the MTA try again.
                 Phase::Judging(_) => {
                     debug_assert!(false, "the engine owes an answer");
@@ -157,7 +164,8 @@ impl Session for Milter {
             Answer::NotStored(why) => self.not_stored(&why),
             Answer::Flushed => self.told(true),
             Answer::Closed(_) => self.lost(),
-            Answer::TimedOut(_) => self.silent(),
+            Answer::TimedOut(_) if matches!(self.phase, Phase::Probing(..)) => self.answer(),
+            Answer::TimedOut(_) => self.close("the peer said nothing for too long"),
             Answer::Drain => self.draining = true,
             Answer::Stored | Answer::Sent | Answer::Connected { .. } | Answer::Unreachable(_) | Answer::Secured(_) => {}
         }
@@ -293,11 +301,8 @@ impl Milter {
 
     /// A refusal at CONNECT or HELO holds until the session ends.
     fn refuse_session(&mut self, stage: Stage, silent: Steps) {
-        let null = Address::null();
-        let origin = self.origin(&null);
-        let id = MailId::new();
-        match self.early(stage, &origin, None, None, id) {
-            Some(early) if !self.is_silent(silent) => {
+        match self.early(stage, silent, MailId::new, None, None) {
+            Some((early, origin)) => {
                 tracing::info!(
                     way = %self.settings.name,
                     client = origin.client.map(tracing::field::display),
@@ -309,7 +314,7 @@ impl Milter {
                 map::refuse(&early.disposition, &mut self.output);
                 self.refused = Some(early.disposition);
             }
-            _ => self.go_on(silent),
+            None => self.go_on(silent),
         }
     }
 
@@ -317,29 +322,30 @@ impl Milter {
         self.abandon_but_facts();
         self.client.began();
         let refusal = self.refused.clone().or_else(|| self.unable());
-        if let Some(refusal) = refusal {
-            return map::refuse(&refusal, &mut self.output);
-        }
         let message = Box::new(Message::new(path));
-        let origin = self.origin(&message.sender);
-        if let Some(early) = self.early(Stage::Sender, &origin, Some(&message.sender), None, message.id)
-            && !self.is_silent(Steps::SILENT_MAIL)
-        {
-            let fate = fate_of(&early.disposition);
-            // Nobody is addressed yet: the line names the sender alone.
-            tracing::info!(
-                mail = %message.id,
-                way = %origin.way,
-                client = origin.client.map(tracing::field::display),
-                sender = %message.sender,
-                rule = %early.rule,
-                fate = %fate,
-                "sender refused"
-            );
-            return map::refuse(&early.disposition, &mut self.output);
+        if let Some(refusal) = refusal {
+            return self.refuse_sender(&message, &refusal, None);
+        }
+        let early = self.early(Stage::Sender, Steps::SILENT_MAIL, || message.id, Some(&message.sender), None);
+        if let Some((early, _)) = early {
+            return self.refuse_sender(&message, &early.disposition, Some(&early.rule));
         }
         self.message = Some(message);
         self.go_on(Steps::SILENT_MAIL);
+    }
+
+    /// Nobody is addressed yet: the closing line names the sender alone.
+    fn refuse_sender(&mut self, message: &Message, disposition: &Disposition, rule: Option<&str>) {
+        tracing::info!(
+            mail = %message.id,
+            way = %self.settings.name,
+            client = self.client.address().map(tracing::field::display),
+            sender = %message.sender,
+            rule,
+            fate = %fate_of(disposition),
+            "sender refused"
+        );
+        map::refuse(disposition, &mut self.output);
     }
 
     /// Why no mail can be taken now.
@@ -362,15 +368,15 @@ impl Milter {
         let to = message::address(path);
         // Postfix takes a refusal of a recipient of sendmail(1) for a mistake in its configuration: such
         // a mail is judged at its end.
-        let may_refuse = !self.client.is_local && !self.is_silent(Steps::SILENT_RECIPIENT);
-        let origin = self.origin(&message.sender);
-        let early = may_refuse
-            .then(|| self.early(Stage::Recipient, &origin, Some(&message.sender), Some(&to), message.id))
-            .flatten();
+        let early = if self.client.is_local {
+            None
+        } else {
+            self.early(Stage::Recipient, Steps::SILENT_RECIPIENT, || message.id, Some(&message.sender), Some(&to))
+        };
         let limit = self.settings.max_recipients;
         let Some(message) = &mut self.message else { return };
         match early {
-            Some(early) => {
+            Some((early, _)) => {
                 if message.refused.len() < limit {
                     message.refused.push((to, fate_of(&early.disposition)));
                 }
@@ -413,7 +419,16 @@ impl Milter {
     }
 
     fn judged(&mut self, judged: Box<Judged>) {
-        let Phase::Judging(mut waiting) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
+        let Phase::Judging(waiting) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
+        self.phase = Phase::Probing(waiting, judged);
+        if !self.link.tcp {
+            self.answer();
+        }
+    }
+
+    /// The mail is judged, and the mail server is there.
+    fn answer(&mut self) {
+        let Phase::Probing(mut waiting, judged) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
         let Ok(header) = waiting.header_to_edit(&judged) else {
             waiting.judged = Some(judged);
             return self.decline(waiting, &Disposition::Defer(Deferral::local_problem()));
@@ -497,8 +512,10 @@ impl Milter {
     fn lost(&mut self) {
         match &self.phase {
             Phase::Telling(..) => self.told(false),
-            Phase::Judging(_) => {
-                if let Phase::Judging(waiting) = std::mem::replace(&mut self.phase, Phase::Closing) {
+            Phase::Judging(_) | Phase::Probing(..) => {
+                if let Phase::Judging(waiting) | Phase::Probing(waiting, _) =
+                    std::mem::replace(&mut self.phase, Phase::Closing)
+                {
                     let why = Fate::NotHandedOn("the mail server was gone before it had our answer");
                     let fates = vec![why; waiting.recipients.len()];
                     self.report(*waiting, fates);
@@ -516,10 +533,6 @@ impl Milter {
         self.phase = Phase::Closing;
     }
 
-    fn silent(&mut self) {
-        self.close("the peer said nothing for too long");
-    }
-
     /// Something is wrong with this peer: one line, and the end.
     fn close(&mut self, why: &str) {
         tracing::warn!(way = %self.settings.name, why, "connection closed");
@@ -527,18 +540,22 @@ impl Milter {
         self.phase = Phase::Closing;
     }
 
+    /// What the rules say at this stage, and whom it is about; nothing is looked at where no answer is
+    /// waited for, or no rule could say anything.
     fn early(
         &self,
         stage: Stage,
-        origin: &Origin,
+        silent: Steps,
+        id: impl FnOnce() -> MailId,
         sender: Option<&Address>,
         recipient: Option<&Address>,
-        id: MailId,
-    ) -> Option<Early> {
-        if !self.policy.asks_at(stage) {
+    ) -> Option<(Early, Origin)> {
+        if self.is_silent(silent) || !self.policy.asks_at(stage) {
             return None;
         }
-        self.policy.early(&Known { stage, origin, sender, recipient, id: id.as_str() })
+        let origin = self.origin(sender.unwrap_or(&Address::null()));
+        let early = self.policy.early(&Known { stage, origin: &origin, sender, recipient, id: id().as_str() })?;
+        Some((early, origin))
     }
 
     fn origin(&self, sender: &Address) -> Origin {

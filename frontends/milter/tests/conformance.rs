@@ -19,11 +19,13 @@ when = { recipient = "nobody@example.invalid", size = "> 1 GiB" }
 then = { hold = "x", replace_body = "x", add_recipient = "a@example.org", change_sender = "b@example.org" }
 "#;
 
-struct Connected;
+struct Connected {
+    tcp: bool,
+}
 
 impl Way for Connected {
     fn name(&self) -> String {
-        "milter".into()
+        if self.tcp { "milter over TCP" } else { "milter" }.into()
     }
 
     fn abilities(&self) -> Abilities {
@@ -47,7 +49,8 @@ impl Way for Connected {
             Slicing::Seeded(_) => Leaving::End,
         };
         let (mta, played) = Mta::new(OFFER, scene.mails.clone(), scene.abort, leaving);
-        let setup = Setup::new(&format!("max_size = \"{} B\"\n", scene.max_size));
+        let mut setup = Setup::new(&format!("max_size = \"{} B\"\n", scene.max_size));
+        setup.link.tcp = self.tcp;
         setup.rules(ALL_USED).judged(outcomes).sliced(slicing).play(mta);
         played.lock().unwrap().clone()
     }
@@ -55,5 +58,10 @@ impl Way for Connected {
 
 #[test]
 fn milter() {
-    run(&Connected);
+    run(&Connected { tcp: false });
+}
+
+#[test]
+fn milter_over_tcp() {
+    run(&Connected { tcp: true });
 }

@@ -7,10 +7,11 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
+use checkpost_adapter::conformance::{Does, Peer, Then};
 use checkpost_core::edit::{Edit, HeaderField, HeaderName};
 use checkpost_core::{Disposition, Mail, Outcome, Rejection};
 use common::Setup;
-use common::mta::{OFFER, connect, packet};
+use common::mta::{OFFER, connect, negotiation, packet};
 use common::talk::{ANSWERED, Talk};
 
 fn edits(edits: &[Edit]) -> Outcome {
@@ -414,4 +415,33 @@ fn fields_are_changed_from_the_last_to_the_first_and_added_after_that() {
             "c"
         ]
     );
+}
+
+/// Says the next group at each answer, and is gone behind the last.
+struct Dies(std::vec::IntoIter<Vec<u8>>);
+
+impl Peer for Dies {
+    fn hear(&mut self, _: &[u8]) -> Does {
+        let say = self.0.next().unwrap_or_default();
+        let then = if self.0.len() == 0 { Then::Finish } else { Then::Stay };
+        Does { say, then, ..Does::default() }
+    }
+}
+
+/// The first write to a TCP connection whose other end is gone succeeds.
+#[test]
+fn a_mail_server_that_died_in_the_check_is_not_said_to_have_the_mail() {
+    let mail = [packet(b'L', b"Subject\0 x\0"), packet(b'N', b""), packet(b'B', b"x\r\n"), packet(b'E', b"")].concat();
+    let said = vec![
+        negotiation(OFFER),
+        [connect(), packet(b'H', b"c\0"), packet(b'M', b"<s@example.net>\0")].concat(),
+        [packet(b'R', b"<a@example.org>\0"), packet(b'T', b"")].concat(),
+        mail,
+    ];
+    let mut setup = Setup::new("");
+    setup.link.tcp = true;
+    let closings = setup.play(Box::new(Dies(said.into_iter())));
+    let texts: Vec<&str> = closings.iter().map(|closing| &*closing.text).collect();
+    let gone = "<a@example.org>: deferred (not handed on: the mail server was gone before it had our answer)";
+    assert_eq!(texts, [gone]);
 }

@@ -38,6 +38,10 @@ impl Client {
         Self { address, name, is_local: address.is_none() || port == 0, ..Self::default() }
     }
 
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     pub(super) fn greeted(&mut self, helo: &Bytes) {
         self.helo = Some(text(helo));
     }
