@@ -1,6 +1,30 @@
 //! What an administrator must enter for a way in, in a form to be shown. What it means to an MTA is in the
 //! plug-ins; nothing is written from here.
 
+/// Everything that one way needs, in a plug-in's own steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe<S: 'static> {
+    /// The way's kind.
+    pub kind: &'static str,
+    /// In this order.
+    pub steps: &'static [S],
+    /// Our own side, for checkpost.toml.
+    pub way: &'static str,
+}
+
+/// One change to an MTA's configuration, as its plug-in knows it.
+pub trait Step {
+    /// To be shown.
+    fn entry(&self) -> Entry;
+}
+
+impl<S: Step> Recipe<S> {
+    /// To be shown.
+    pub fn plan(&self) -> Plan {
+        Plan { way: self.kind, steps: self.steps.iter().map(Step::entry).collect(), checkpost_toml: self.way }
+    }
+}
+
 /// Everything one way needs, to be shown.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Plan {

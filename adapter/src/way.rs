@@ -43,6 +43,16 @@ pub trait Way: Send + Sync {
     async fn serve(self: Arc<Self>, connection: Connection, host: Arc<Host>);
 }
 
+/// A value of a way's configuration that cannot be used: key and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct SettingsError {
+    /// The key within the way.
+    pub key: &'static str,
+    /// What is wrong and what would be accepted.
+    pub message: String,
+}
+
 /// One address to listen at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listen {
@@ -53,4 +63,44 @@ pub struct Listen {
     /// TCP: acknowledge at once what comes, for peers that write a command in two pieces and would wait
     /// 40 ms for the acknowledgement of the first.
     pub quick_ack: bool,
+}
+
+impl Listen {
+    /// What `listen` and `socket_mode` (octal digits) of a way say.
+    ///
+    /// # Errors
+    /// When there is no address, or the mode is none.
+    pub fn all(addresses: &[SocketAddress], mode: Option<&str>, quick_ack: bool) -> Result<Vec<Self>, SettingsError> {
+        let mode = match mode {
+            None => 0o660,
+            Some(text) => {
+                u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| SettingsError {
+                    key: "socket_mode",
+                    message: format!("{text:?} is no permission; accepted: octal digits as in \"0660\""),
+                })?
+            }
+        };
+        if addresses.is_empty() {
+            let message = "nowhere to listen; accepted: an address or a list of addresses".into();
+            return Err(SettingsError { key: "listen", message });
+        }
+        Ok(addresses.iter().cloned().map(|address| Self { address, mode, quick_ack }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_listen() {
+        let address: SocketAddress = "unix:/run/x.sock".parse().unwrap();
+        let modes = |mode| Listen::all(std::slice::from_ref(&address), mode, false).map(|all| all[0].mode);
+        assert_eq!(modes(None), Ok(0o660));
+        assert_eq!(modes(Some("0666")), Ok(0o666));
+        for wrong in ["", "8", "1777", "rw"] {
+            assert_eq!(modes(Some(wrong)).unwrap_err().key, "socket_mode", "{wrong}");
+        }
+        assert_eq!(Listen::all(&[], None, false).unwrap_err().key, "listen");
+    }
 }

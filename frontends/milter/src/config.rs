@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpost_adapter::SocketAddress;
+use checkpost_adapter::way::SettingsError;
 use checkpost_core::config::{OneOrMany, Size, Time};
 use checkpost_core::mail::OriginClass;
 use ipnet::IpNet;
@@ -73,16 +74,6 @@ pub struct Defaults {
     pub mta_timeout: Duration,
     /// Sendmail removes a recipient with all other addresses of the same mailbox.
     pub removes_mailboxes: bool,
-}
-
-/// A value that cannot be used: key and what would be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-pub struct SettingsError {
-    /// The key within the way.
-    pub key: &'static str,
-    /// What is wrong and what would be accepted.
-    pub message: String,
 }
 
 /// The default of [`Written::check_timeout`].

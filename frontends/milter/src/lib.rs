@@ -9,7 +9,7 @@ mod map;
 pub mod session;
 mod way;
 
-pub use config::{Defaults, Settings, SettingsError, Written};
+pub use config::{Defaults, Settings, Written};
 pub use map::MILTER;
 pub use session::{Link, Milter};
-pub use way::{MilterWay, WayError};
+pub use way::MilterWay;

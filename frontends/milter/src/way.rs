@@ -8,11 +8,11 @@ use checkpost_adapter::driver::Terms;
 use checkpost_adapter::host::Gauge;
 use checkpost_adapter::report::Report;
 use checkpost_adapter::stream::Connection;
-use checkpost_adapter::way::Listen;
+use checkpost_adapter::way::{Listen, SettingsError};
 use checkpost_adapter::{Host, Kind, Way, drive};
 use checkpost_core::config::Origins;
 
-use crate::config::{Defaults, Settings, SettingsError, Written};
+use crate::config::{Defaults, Settings, Written};
 use crate::session::{Link, Milter};
 
 /// A mail server that takes no byte of an answer for so long is given up.
@@ -27,32 +27,20 @@ pub struct MilterWay {
     sessions: Arc<Gauge>,
 }
 
-/// Why a way cannot be made of what was written.
-pub type WayError = SettingsError;
-
 impl MilterWay {
     /// Checks what was written.
     ///
     /// # Errors
     /// The first value that cannot be used.
-    pub fn new(kind: Kind, defaults: &Defaults, written: &Written, origins: Arc<Origins>) -> Result<Self, WayError> {
+    pub fn new(
+        kind: Kind,
+        defaults: &Defaults,
+        written: &Written,
+        origins: Arc<Origins>,
+    ) -> Result<Self, SettingsError> {
         let settings = Settings::new(written, defaults)?;
-        let mode = match &written.socket_mode {
-            None => 0o660,
-            Some(text) => {
-                u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| SettingsError {
-                    key: "socket_mode",
-                    message: format!("{text:?} is no permission; accepted: octal digits as in \"0660\""),
-                })?
-            }
-        };
         // Sendmail writes the macros of a command and the command itself apart.
-        let listen = |address| Listen { address, mode, quick_ack: true };
-        let listen: Vec<Listen> = written.listen.0.iter().cloned().map(listen).collect();
-        if listen.is_empty() {
-            let message = "nowhere to listen; accepted: an address or a list of addresses".into();
-            return Err(SettingsError { key: "listen", message });
-        }
+        let listen = Listen::all(&written.listen.0, written.socket_mode.as_deref(), true)?;
         Ok(Self { kind, settings: Arc::new(settings), origins, listen, sessions: Arc::default() })
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpost_adapter::SocketAddress;
+use checkpost_adapter::way::SettingsError;
 use checkpost_core::config::{OneOrMany, Size, Time};
 use checkpost_core::mail::OriginClass;
 use ipnet::IpNet;
@@ -207,16 +208,6 @@ impl Default for Defaults {
             trust_loopback: false,
         }
     }
-}
-
-/// A value that cannot be used: key and what would be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-pub struct SettingsError {
-    /// The key within the way.
-    pub key: &'static str,
-    /// What is wrong and what would be accepted.
-    pub message: String,
 }
 
 impl Settings {

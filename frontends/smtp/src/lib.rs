@@ -9,7 +9,7 @@ pub mod route;
 pub mod session;
 mod way;
 
-pub use config::{Defaults, Settings, SettingsError, Written};
+pub use config::{Defaults, Settings, Written};
 pub use route::Protocol;
 pub use session::{Peer, Proxy};
 pub use way::{SMTP, SmtpWay, WayError, kinds};

@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use checkpost_adapter::driver::Terms;
 use checkpost_adapter::host::{Gauge, Ticket};
 use checkpost_adapter::stream::Connection;
-use checkpost_adapter::way::Listen;
+use checkpost_adapter::way::{Listen, SettingsError};
 use checkpost_adapter::{Host, Kind, Way, drive, tls};
 use checkpost_core::Abilities;
 use checkpost_core::abilities::{Refusal, Replies};
 use checkpost_core::config::Origins;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Defaults, Settings, SettingsError, Written};
+use crate::config::{Defaults, Settings, Written};
 use crate::route::Protocol;
 use crate::session::{Peer, Proxy};
 use checkpost_adapter::report::Report;
@@ -71,21 +71,7 @@ impl SmtpWay {
     /// Checks what was written and reads the certificates.
     pub fn new(kind: Kind, defaults: &Defaults, written: &Written, origins: Arc<Origins>) -> Result<Self, WayError> {
         let settings = Settings::new(written, defaults)?;
-        let mode = match &written.socket_mode {
-            None => 0o660,
-            Some(text) => {
-                u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| SettingsError {
-                    key: "socket_mode",
-                    message: format!("{text:?} is no permission; accepted: octal digits as in \"0660\""),
-                })?
-            }
-        };
-        let listen: Vec<Listen> =
-            written.listen.0.clone().into_iter().map(|address| Listen { address, mode, quick_ack: false }).collect();
-        if listen.is_empty() {
-            let message = "nowhere to listen; accepted: an address or a list of addresses".into();
-            return Err(SettingsError { key: "listen", message }.into());
-        }
+        let listen = Listen::all(&written.listen.0, written.socket_mode.as_deref(), false)?;
         let acceptor = match (&written.tls_certificate, &written.tls_key) {
             (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
             _ => None,

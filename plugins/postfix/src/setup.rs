@@ -3,18 +3,7 @@
 //!
 //! Sources: FILTER_README, SMTPD_PROXY_README, postconf(5), master(5).
 
-use checkpost_adapter::setup::{Entry, Plan, shell};
-
-/// Everything one way needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recipe {
-    /// The way's kind.
-    pub kind: &'static str,
-    /// In this order.
-    pub steps: &'static [Step],
-    /// Our own side, for checkpost.toml.
-    pub way: &'static str,
-}
+use checkpost_adapter::setup::{self, Entry, Plan, Recipe, shell};
 
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,22 +51,12 @@ pub enum Step {
     Reload,
 }
 
-/// The recipe of a way, by its kind.
-pub fn recipe(kind: &str) -> Option<&'static Recipe> {
-    RECIPES.iter().find(|recipe| recipe.kind == kind)
-}
-
 /// All recipes, to be shown.
 pub fn plans() -> Vec<Plan> {
-    let plan = |recipe: &Recipe| Plan {
-        way: recipe.kind,
-        steps: recipe.steps.iter().map(Step::entry).collect(),
-        checkpost_toml: recipe.way,
-    };
-    RECIPES.iter().map(plan).collect()
+    RECIPES.iter().map(Recipe::plan).collect()
 }
 
-impl Step {
+impl setup::Step for Step {
     /// By Postfix's own editor.
     fn entry(&self) -> Entry {
         let (file, run, why) = match self {
@@ -100,7 +79,7 @@ impl Step {
 }
 
 /// All recipes.
-pub const RECIPES: [Recipe; 3] = [
+pub const RECIPES: [Recipe<Step>; 3] = [
     Recipe {
         kind: "postfix-milter",
         way: "[[way]]\nkind = \"postfix-milter\"\nlisten = \"unix:/var/spool/postfix/checkpost/milter.sock\"\n",
@@ -196,7 +175,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_recipe_and_no_option_has_blanks() {
         for kind in [crate::MILTER, crate::BEFORE_QUEUE, crate::AFTER_QUEUE] {
-            let recipe = recipe(kind.name).unwrap();
+            let recipe = RECIPES.iter().find(|recipe| recipe.kind == kind.name).unwrap();
             assert_eq!(recipe.steps.last(), Some(&Step::Reload));
             assert!(recipe.way.contains(kind.name));
             for step in recipe.steps {

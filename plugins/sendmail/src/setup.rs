@@ -3,18 +3,7 @@
 //!
 //! Sources: cf/README and libmilter/README of Sendmail 8.17, sendmail(8).
 
-use checkpost_adapter::setup::{Entry, Plan};
-
-/// Everything the way needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recipe {
-    /// The way's kind.
-    pub kind: &'static str,
-    /// In this order.
-    pub steps: &'static [Step],
-    /// Our own side, for checkpost.toml.
-    pub way: &'static str,
-}
+use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
 
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,22 +19,12 @@ pub enum Step {
     Rebuild,
 }
 
-/// The recipe of a way, by its kind.
-pub fn recipe(kind: &str) -> Option<&'static Recipe> {
-    RECIPES.iter().find(|recipe| recipe.kind == kind)
-}
-
 /// All recipes, to be shown.
 pub fn plans() -> Vec<Plan> {
-    let plan = |recipe: &Recipe| Plan {
-        way: recipe.kind,
-        steps: recipe.steps.iter().map(Step::entry).collect(),
-        checkpost_toml: recipe.way,
-    };
-    RECIPES.iter().map(plan).collect()
+    RECIPES.iter().map(Recipe::plan).collect()
 }
 
-impl Step {
+impl setup::Step for Step {
     fn entry(&self) -> Entry {
         match self {
             Self::Lines { text, why } => Entry {
@@ -65,7 +44,7 @@ impl Step {
 }
 
 /// All recipes.
-pub const RECIPES: [Recipe; 1] = [Recipe {
+pub const RECIPES: [Recipe<Step>; 1] = [Recipe {
     kind: "sendmail-milter",
     way: "[[way]]\nkind = \"sendmail-milter\"\nlisten = \"unix:/run/checkpost/milter.sock\"\n",
     steps: &[
@@ -86,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_recipe_fails_closed_and_names_one_socket() {
-        let recipe = recipe(crate::MILTER.name).unwrap();
+        let [recipe] = &RECIPES;
+        assert_eq!(recipe.kind, crate::MILTER.name);
         let Step::Lines { text, .. } = recipe.steps[0] else { panic!("lines come first") };
         assert!(
             text.contains(" F=T,") && text.lines().all(|line| line.starts_with("dnl") || line.ends_with("dnl")),
