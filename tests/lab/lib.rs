@@ -18,6 +18,7 @@
 mod cache;
 mod clamd;
 mod client;
+mod crash;
 mod daemon;
 mod lab;
 pub mod mails;
@@ -31,6 +32,7 @@ mod stuck;
 
 pub use clamd::Clamd;
 pub use client::{Answer, Client, Told, send};
+pub use crash::CrashLoad;
 pub use daemon::{Daemon, program};
 pub use lab::{Lab, Queue, Recipe};
 pub use postfix::Postfix;

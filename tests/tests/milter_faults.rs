@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use checkpost_tests::mock_mta::Wire;
-use checkpost_tests::{Answer, Client, Daemon, Postfix, Root, Sendmail, StuckClamd, mails, program};
+use checkpost_tests::{Answer, Client, CrashLoad, Daemon, Postfix, Root, Sendmail, StuckClamd, mails, program};
 
 const SOON: Duration = Duration::from_secs(60);
 const SENDER: &str = "sender@example.net";
@@ -303,12 +301,6 @@ fn both(action: &str, flags: &str) -> [(&'static str, Option<Root>); 2] {
     ]
 }
 
-const CLIENTS: usize = 8;
-/// Every so many-th mail is one that must be refused.
-const INFECTED: usize = 10;
-/// A client gives up on the whole test after so long.
-const LIMIT: Duration = Duration::from_secs(300);
-
 #[test]
 fn milter_killed_under_load_postfix_loses_nothing() {
     let Some(root) = Root::start_or_skip(&Postfix::new().milter(Postfix::MILTER, "tempfail")) else { return };
@@ -324,78 +316,14 @@ fn milter_killed_under_load_sendmail_loses_nothing() {
 
 /// What a client was told 250 for is delivered, whole; what is infected is not.
 fn killed_under_load(site: &Site, mails: usize) {
-    let mut daemon = Some(site.started(""));
-    let (next, kills) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let finished = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| client(site, &next, mails))).collect();
-        scope.spawn(|| {
-            let mut random = 0x2545_f491_4f6c_dd1d_u64;
-            while !finished.load(Ordering::Relaxed) {
-                // xorshift: moments that differ, the same in each run.
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                std::thread::sleep(Duration::from_millis(20 + random % 180));
-                daemon.take().unwrap().kill().unwrap();
-                kills.fetch_add(1, Ordering::Relaxed);
-                daemon = Some(site.started(""));
-            }
-        });
-        let results: Vec<_> = clients.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        // First of all, or a failed client would leave the killing without end.
-        finished.store(true, Ordering::Relaxed);
-        for result in results {
-            result.unwrap();
-        }
-    });
-    assert!(kills.load(Ordering::Relaxed) > 5, "the load was over before the daemon was killed");
+    let load = CrashLoad {
+        mails,
+        lives: 20..200,
+        start: || site.started(""),
+        send: |from: &str, to: &[&str], mail: &[u8]| site.root.send(from, to, mail),
+    };
+    load.run();
     assert!(site.root.wait_queue_empty(SOON), "{}", site.root.log());
-    let mut copies: HashMap<usize, usize> = HashMap::new();
-    for mail in site.root.mailbox("alice") {
-        let text = String::from_utf8_lossy(&mail).into_owned();
-        let number = text.lines().find_map(|line| line.strip_prefix("Subject: mail ")).unwrap().parse().unwrap();
-        assert!(mail.ends_with(b"\nthe end\n"), "half a mail was delivered:\n{text}");
-        *copies.entry(number).or_default() += 1;
-    }
-    for number in 0..mails {
-        let copies = copies.get(&number).copied().unwrap_or(0);
-        if number.is_multiple_of(INFECTED) {
-            assert_eq!(copies, 0, "mail {number} was refused and delivered");
-        } else {
-            // A mail server answers before anybody could break off: never twice.
-            assert_eq!(copies, 1, "mail {number} was accepted once");
-        }
-    }
-}
-
-/// Sends mails, each until it is accepted or refused for good, as an MTA with a queue would.
-fn client(site: &Site, next: &AtomicUsize, mails: usize) {
-    let end = Instant::now() + LIMIT;
-    loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= mails {
-            return;
-        }
-        let infected = number.is_multiple_of(INFECTED);
-        let mail = mail(number, infected);
-        let code = loop {
-            assert!(Instant::now() < end, "mail {number} finds no way through");
-            match site.root.send(SENDER, &[ALICE], &mail).map(|told| told.last().code / 100) {
-                Ok(code @ (2 | 5)) => break code,
-                // Deferred, or nobody there: later.
-                Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        };
-        assert_eq!(code, if infected { 5 } else { 2 }, "mail {number}");
-    }
-}
-
-fn mail(number: usize, infected: bool) -> Vec<u8> {
-    let subject = format!("mail {number}");
-    if infected {
-        return mails::with_attachment(SENDER, ALICE, &subject, "a.zip", &mails::eicar_in_nested_zip());
-    }
-    let text = "a line of a mail that is not short\n".repeat(1 + number * 7 % 400) + "the end\n";
-    mails::plain(SENDER, ALICE, &subject, &text)
+    // A mail server answers before anybody could break off: never twice.
+    load.check(&site.root.mailbox("alice"), false);
 }

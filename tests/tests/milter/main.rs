@@ -104,13 +104,13 @@ fn milter_in_postfix() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").alias("staff: alice, bob");
     let postfix = postfix.main_cf("message_size_limit", "30000000");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
-    run(&mut real::Postfix { root, tcp: false });
+    run(&mut real::Real { root, tcp: false, mta: real::Postfix });
 }
 
 #[test]
 fn milter_in_postfix_over_tcp() {
     let Some(root) = Root::start_or_skip(&Postfix::new().milter("inet:127.0.0.1:12768", "tempfail")) else { return };
-    run_some(&mut real::Postfix { root, tcp: true }, SOME);
+    run_some(&mut real::Real { root, tcp: true, mta: real::Postfix }, SOME);
 }
 
 /// It still offers all actions, but neither SKIP nor steps without an answer nor leading blanks.
@@ -118,20 +118,20 @@ fn milter_in_postfix_over_tcp() {
 fn milter_in_postfix_of_version_2() {
     let postfix = Postfix::new().milter(Postfix::MILTER, "tempfail").main_cf("milter_protocol", "2");
     let Some(root) = Root::start_or_skip(&postfix) else { return };
-    run_some(&mut real::Postfix { root, tcp: false }, SOME);
+    run_some(&mut real::Real { root, tcp: false, mta: real::Postfix }, SOME);
 }
 
 #[test]
 fn milter_in_sendmail() {
     let sendmail = Sendmail::new().milter(Sendmail::MILTER, "F=T, T=C:30s;S:60s;R:60s;E:5m").alias("staff: alice, bob");
     let Some(root) = Root::start_or_skip(&sendmail) else { return };
-    run(&mut real::Sendmail { root, tcp: false });
+    run(&mut real::Real { root, tcp: false, mta: real::Sendmail });
 }
 
 #[test]
 fn milter_in_sendmail_over_tcp() {
     let Some(root) = Root::start_or_skip(&Sendmail::new().milter("inet:12768@127.0.0.1", "F=T")) else { return };
-    run_some(&mut real::Sendmail { root, tcp: true }, SOME);
+    run_some(&mut real::Real { root, tcp: true, mta: real::Sendmail }, SOME);
 }
 
 /// Cases for a server that another test runs all of.

@@ -17,101 +17,78 @@ const SOON: Duration = Duration::from_secs(60);
 /// The port of a filter by TCP.
 const PORT: u16 = 12768;
 
-pub(crate) struct Postfix {
+/// A mail server in its root, with a filter by a Unix socket or by TCP.
+pub(crate) struct Real<M> {
     pub(crate) root: Root,
     pub(crate) tcp: bool,
+    pub(crate) mta: M,
 }
 
-pub(crate) struct Sendmail {
-    pub(crate) root: Root,
-    pub(crate) tcp: bool,
-}
+/// What only one of them does so.
+pub(crate) trait Mta {
+    const KIND: &'static str;
 
-impl Server for Postfix {
-    fn kind(&self) -> &'static str {
-        "postfix-milter"
-    }
+    /// Does sendmail(1) wait for the filter's word?
+    const WAITS: bool;
 
-    fn release(&mut self) -> Result<()> {
-        run(&self.root, &["postsuper", "-H", "ALL"])?;
-        run(&self.root, &["postqueue", "-f"])
-    }
-
-    fn clear(&mut self) -> Result<()> {
-        self.root.clear_mailboxes()?;
-        if self.root.queue_len() > 0 {
-            run(&self.root, &["postsuper", "-d", "ALL"])?;
-        }
-        Ok(())
-    }
-
-    fn listen(&self) -> String {
-        if self.tcp { format!("127.0.0.1:{PORT}") } else { format!("unix:{}", socket(&self.root).display()) }
-    }
-
-    fn wire(&self) -> io::Result<Wire> {
-        if self.tcp { Wire::tcp(self.root.connect(PORT)?) } else { Wire::unix(socket(&self.root)) }
-    }
-
-    fn daemon(&self) -> Command {
-        self.root.net_command(program("checkpostd"))
-    }
-
-    fn abilities(&self) -> &'static [&'static str] {
-        ALL
-    }
-
-    fn session(&mut self, helo: &str, mails: &[Prepared]) -> Result<Heard> {
-        session(&self.root, helo, mails)
-    }
-
-    fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
-        let output = self.root.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
-        ensure!(output.status.success(), "sendmail(1): {output:?}");
+    fn held_list(&self, _root: &Root) -> Result<Option<String>> {
         Ok(None)
     }
 
-    fn settle(&mut self) -> Result<()> {
-        settle(&self.root)
+    fn release(&self, root: &Root) -> Result<()>;
+
+    fn clear_queue(&self, root: &Root) -> Result<()>;
+}
+
+pub(crate) struct Postfix;
+
+impl Mta for Postfix {
+    const KIND: &'static str = "postfix-milter";
+    const WAITS: bool = false;
+
+    fn release(&self, root: &Root) -> Result<()> {
+        run(root, &["postsuper", "-H", "ALL"])?;
+        run(root, &["postqueue", "-f"])
     }
 
-    fn mailbox(&self, user: &str) -> Vec<Vec<u8>> {
-        self.root.mailbox(user)
-    }
-
-    fn held(&self) -> usize {
-        self.root.held_len()
-    }
-
-    fn log(&self) -> String {
-        self.root.log()
+    fn clear_queue(&self, root: &Root) -> Result<()> {
+        if root.queue_len() > 0 {
+            run(root, &["postsuper", "-d", "ALL"])?;
+        }
+        Ok(())
     }
 }
 
-impl Server for Sendmail {
-    fn kind(&self) -> &'static str {
-        "sendmail-milter"
-    }
+pub(crate) struct Sendmail;
 
-    fn held_list(&self) -> Result<Option<String>> {
-        let output = self.root.command("mailq").arg("-qQ").output()?;
+impl Mta for Sendmail {
+    const KIND: &'static str = "sendmail-milter";
+    const WAITS: bool = true;
+
+    fn held_list(&self, root: &Root) -> Result<Option<String>> {
+        let output = root.command("mailq").arg("-qQ").output()?;
         Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
-    fn release(&mut self) -> Result<()> {
-        run(&self.root, &["sendmail", "-qQ", "-Q"])?;
-        run(&self.root, &["sendmail", "-q"])
+    fn release(&self, root: &Root) -> Result<()> {
+        run(root, &["sendmail", "-qQ", "-Q"])?;
+        run(root, &["sendmail", "-q"])
     }
 
-    fn clear(&mut self) -> Result<()> {
-        self.root.clear_mailboxes()?;
+    fn clear_queue(&self, root: &Root) -> Result<()> {
         for folder in ["mqueue", "mqueue-client"] {
-            for entry in std::fs::read_dir(self.root.path(&format!("/var/spool/{folder}")))?.flatten() {
+            for entry in std::fs::read_dir(root.path(&format!("/var/spool/{folder}")))?.flatten() {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
         Ok(())
     }
+}
+
+impl<M: Mta> Server for Real<M> {
+    fn kind(&self) -> &'static str {
+        M::KIND
+    }
 
     fn listen(&self) -> String {
         if self.tcp { format!("127.0.0.1:{PORT}") } else { format!("unix:{}", socket(&self.root).display()) }
@@ -134,13 +111,14 @@ impl Server for Sendmail {
     }
 
     fn submit(&mut self, mail: &Prepared) -> Result<Option<bool>> {
-        // Its MSP waits for the MTA's word.
         let output = self.root.submit(&mail.from, &mail.to(), &mails::as_stored(&mail.content))?;
-        Ok(Some(output.status.success()))
+        ensure!(M::WAITS || output.status.success(), "sendmail(1): {output:?}");
+        Ok(M::WAITS.then(|| output.status.success()))
     }
 
     fn settle(&mut self) -> Result<()> {
-        settle(&self.root)
+        ensure!(self.root.wait_delivered(SOON), "mail is stuck in the queue");
+        Ok(())
     }
 
     fn mailbox(&self, user: &str) -> Vec<Vec<u8>> {
@@ -149,6 +127,19 @@ impl Server for Sendmail {
 
     fn held(&self) -> usize {
         self.root.held_len()
+    }
+
+    fn held_list(&self) -> Result<Option<String>> {
+        self.mta.held_list(&self.root)
+    }
+
+    fn release(&mut self) -> Result<()> {
+        self.mta.release(&self.root)
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.root.clear_mailboxes()?;
+        self.mta.clear_queue(&self.root)
     }
 
     fn log(&self) -> String {
@@ -178,11 +169,6 @@ fn session(root: &Root, helo: &str, mails: &[Prepared]) -> Result<Heard> {
     }
     client.quit();
     Ok(heard)
-}
-
-fn settle(root: &Root) -> Result<()> {
-    ensure!(root.wait_delivered(SOON), "mail is stuck in the queue");
-    Ok(())
 }
 
 fn run(root: &Root, command: &[&str]) -> Result<()> {

@@ -10,7 +10,7 @@ pub mod talk;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use checkpost_adapter::conformance::{Judge, Peer, Slicing, Stage};
+use checkpost_adapter::conformance::{HandedOn, Judge, Peer, Slicing, Stage};
 use checkpost_adapter::report::{Fate, Report};
 use checkpost_core::abilities::Replies;
 use checkpost_core::config::{Document, Located, Origins, Problems};
@@ -157,4 +157,40 @@ pub fn settings(lines: &str) -> Settings {
         Document::parse("test.toml", &text, &mut problems).take_list("way", &mut problems);
     problems.into_result().unwrap_or_else(|error| panic!("{text}\n{error:?}"));
     Settings::new(&written.remove(0).value, &Defaults::default()).unwrap()
+}
+
+pub fn plain() -> Setup {
+    Setup::new("")
+}
+
+pub fn mail(sender: &str, recipients: &[&str], content: &str) -> HandedOn {
+    HandedOn {
+        sender: sender.into(),
+        recipients: recipients.iter().map(ToString::to_string).collect(),
+        content: content.as_bytes().to_vec(),
+        held: false,
+    }
+}
+
+pub fn handed_on(theatre: &Theatre) -> Vec<HandedOn> {
+    theatre.hop.lock().unwrap().mails.clone()
+}
+
+pub fn nothing(theatre: &Theatre) {
+    assert_eq!(handed_on(theatre), []);
+}
+
+/// A greeting and an envelope that is taken.
+pub const ENVELOPE: &str = "S: 220
+    C: EHLO c
+    S: 250
+    C: MAIL FROM:<a@x>
+    S: 250 2.1.0
+    C: RCPT TO:<b@x>
+    S: 250 2.1.5
+    ";
+
+/// After the envelope.
+pub fn check_after_envelope(name: &str, setup: impl Fn() -> Setup, rest: &str, then: impl Fn(&Theatre)) {
+    talk::check(name, setup, &format!("{ENVELOPE}{rest}"), then);
 }
