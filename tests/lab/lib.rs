@@ -18,6 +18,7 @@
 mod cache;
 mod clamd;
 mod client;
+mod courier;
 mod crash;
 mod daemon;
 mod lab;
@@ -32,6 +33,7 @@ mod stuck;
 
 pub use clamd::Clamd;
 pub use client::{Answer, Client, Told, send};
+pub use courier::Courier;
 pub use crash::CrashLoad;
 pub use daemon::{Daemon, program};
 pub use lab::{Lab, Queue, Recipe};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use checkpost_tests::{Clamd, Postfix, Root, Sendmail, mails};
+use checkpost_tests::{Clamd, Courier, Postfix, Root, Sendmail, mails};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -44,6 +44,26 @@ fn sendmail_delivers_to_the_byte() {
     assert!(root.wait_queue_empty(SOON), "{}", root.log());
     assert!(root.wait_log("stat=Sent", SOON));
     // By way of the submission program, and of an alias.
+    let output = root.submit("alice@example.test", &["staff"], b"Subject: local\n\ntext\n").unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(root.wait_mailbox("bob", 1, SOON).len(), 1, "{}", root.log());
+    assert_eq!(root.wait_mailbox("alice", 2, SOON).len(), 2, "{}", root.log());
+    assert!(root.wait_queue_empty(SOON), "{}", root.log());
+}
+
+#[test]
+fn courier_delivers_to_the_byte() {
+    let courier = Courier::new().batch_size(1).alias("staff: alice, bob");
+    let Some(root) = Root::start_or_skip(&courier) else { return };
+    let text = format!(".dot\nplain text\nFrom here on\n.\n{}\nend\n", "long ".repeat(180));
+    let mail = mails::plain("sender@example.net", "alice@example.test", "plain", &text);
+    let told = root.send("sender@example.net", &["alice@example.test"], &mail).unwrap();
+    assert!(told.accepted(), "{told:?} {}", root.log());
+    let there = root.wait_mailbox("alice", 1, SOON);
+    assert_eq!(there.len(), 1, "{}", root.log());
+    let shown = String::from_utf8_lossy(&there[0]).into_owned();
+    assert!(shown.contains("\nReturn-Path: <sender@example.net>\n") && shown.ends_with(&text), "{shown}");
+    // By its sendmail, with one control file for each of an alias's users.
     let output = root.submit("alice@example.test", &["staff"], b"Subject: local\n\ntext\n").unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(root.wait_mailbox("bob", 1, SOON).len(), 1, "{}", root.log());
