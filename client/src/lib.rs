@@ -1,0 +1,90 @@
+//! The check socket for small programs that a mail server starts: blocking, one mail, no runtime, no threads.
+//!
+//! It decides nothing: what a failure means is for the program to say, and the only safe reading of every
+//! [`AskError`] is "not checked, try again later".
+
+mod connection;
+pub mod settings;
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use checkpost_wire::check::{Answer, Carried, Changed, Done, HELLO, ListError, Request, Response};
+
+use connection::Connection;
+
+/// The daemon's answer, and the connection it came on.
+#[derive(Debug)]
+pub struct Reply {
+    /// What is to be done.
+    pub answer: Answer,
+    /// For each content of the answer: its octets if they are others than those sent, to be read from offset 0.
+    pub contents: Vec<Option<OwnedFd>>,
+    connection: Connection,
+}
+
+/// Why a mail was not checked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Nobody answers at the socket.
+    #[error("no connection")]
+    Down(#[source] io::Error),
+    /// No whole answer in time.
+    #[error("no answer in time")]
+    Late,
+    /// The connection ended, or broke, before the answer was whole.
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
+    /// What came is not understood.
+    #[error("an answer that is not understood")]
+    Unclear(#[source] ListError),
+    /// What came is no answer of this protocol: longer than any, or without its descriptors.
+    #[error("not an answer: {0}")]
+    Malformed(&'static str),
+    /// The daemon says that it cannot check this mail now.
+    #[error("the daemon could not check it: {0}")]
+    Refused(String),
+    /// The request cannot be sent.
+    #[error("the request cannot be sent")]
+    Request(#[source] ListError),
+}
+
+/// Asks the daemon at `socket` about one mail. `content` is a regular file, readable, whose offset is neither used nor
+/// moved. What [`Request`] says of how contents are carried does not count: both ways they go as descriptors.
+///
+/// # Errors
+/// All but a whole answer within the time.
+pub fn ask(socket: &Path, request: &Request, content: BorrowedFd<'_>, within: Duration) -> Result<Reply, AskError> {
+    let until = Instant::now() + within;
+    let mut request = request.clone();
+    request.content = Carried::Descriptor;
+    request.changed = Changed::Descriptor;
+    request.within.get_or_insert(within);
+    let mut said = HELLO.to_vec();
+    said.extend(request.encode().map_err(AskError::Request)?);
+    let mut connection = Connection::open(socket, until)?;
+    // A daemon that refuses before it has read all closes, and what it said can still be read.
+    let sent = connection.send(&said, content, until);
+    match connection.response(request.recipients.len(), until) {
+        Ok(Response::Answer(answer)) => {
+            let contents = connection.contents(&answer)?;
+            Ok(Reply { answer, contents, connection })
+        }
+        Ok(Response::Error(why)) => Err(AskError::Refused(why)),
+        Err(error) => Err(sent.err().unwrap_or(error)),
+    }
+}
+
+impl Reply {
+    /// Tells the daemon what becomes of its answer; to be said at the last moment. Nothing hangs on it but the
+    /// daemon's log, so a failure is of no consequence.
+    ///
+    /// # Errors
+    /// The daemon is gone.
+    pub fn done(&mut self, done: &Done) -> io::Result<()> {
+        self.connection.write(&done.encode())
+    }
+}
