@@ -14,7 +14,7 @@ use std::sync::Arc;
 use checkpost_core::{Abilities, Content, Edit, Mail, MailId, Origin, Verdict};
 
 pub use scenes::run;
-pub use stage::{Does, Judge, Network, NoNetwork, Peer, Slicing, Stage, Then, piece_bytes};
+pub use stage::{Does, Files, Judge, Network, NoNetwork, Peer, Slicing, Stage, Then, piece_bytes};
 
 /// A way in, as its test plays it.
 pub trait Way {

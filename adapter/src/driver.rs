@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
+use crate::descriptors::{Descriptors, Incoming};
 use crate::host::Host;
 use crate::session::{Answer, Heartbeat, Outgoing, Piece, Session, Side, Step, Submission, Target};
 use crate::stream::{BoxStream, connect};
@@ -25,6 +26,8 @@ pub struct Terms {
     pub write_stall: std::time::Duration,
     /// Our certificates, for [`Step::StartTls`] on the client's side.
     pub acceptor: Option<TlsAcceptor>,
+    /// Those of the client's connection, for [`Step::Take`] and [`Step::Enclose`].
+    pub descriptors: Option<Descriptors>,
 }
 
 /// Runs a session on a client's stream until it closes.
@@ -95,6 +98,8 @@ impl Driver<'_> {
             Step::Connect(target) => Some(self.connect(*target).await),
             Step::StartTls(side) => Some(self.start_tls(side).await),
             Step::Store(bytes) => Some(self.store(bytes).await),
+            Step::Take { limit } => Some(self.take_descriptor(limit).await),
+            Step::Enclose(pieces) => Some(self.enclose(pieces).await),
             Step::Forget => {
                 self.writer = None;
                 None
@@ -222,11 +227,54 @@ impl Driver<'_> {
         }
     }
 
+    async fn take_descriptor(&mut self, limit: u64) -> Answer {
+        self.writer = None;
+        let Some(descriptor) = self.terms.descriptors.as_ref().and_then(Descriptors::take) else {
+            return Answer::NotTaken(None);
+        };
+        let incoming = match Incoming::new(descriptor, limit) {
+            Ok(incoming) => incoming,
+            Err(unfit) => return Answer::NotTaken(Some(unfit)),
+        };
+        let mut writer = ContentWriter::new(Arc::clone(&self.host.spool));
+        let incoming_is_near = incoming.is_in_memory() && incoming.len() <= NEAR;
+        let copy = move || incoming.copy(&mut writer).map(|()| writer);
+        // To another thread and back takes longer than to copy a small mail out of memory.
+        let copied = if incoming_is_near {
+            copy()
+        } else {
+            tokio::task::spawn_blocking(copy).await.unwrap_or_else(|crash| Err(io::Error::other(crash).into()))
+        };
+        match copied {
+            Ok(writer) => {
+                self.writer = Some(writer);
+                Answer::Stored
+            }
+            Err(unfit) => Answer::NotTaken(Some(unfit)),
+        }
+    }
+
+    async fn enclose(&mut self, pieces: Vec<Piece>) -> Answer {
+        let Some(descriptors) = &self.terms.descriptors else {
+            return Answer::NotStored("descriptors do not go over this connection".into());
+        };
+        let writer = ContentWriter::new(Arc::clone(&self.host.spool));
+        let written = tokio::task::spawn_blocking(move || write_pieces(writer, &pieces)?.descriptor()).await;
+        match written.map_err(io::Error::other).flatten() {
+            Ok(descriptor) => {
+                descriptors.send(descriptor);
+                Answer::Stored
+            }
+            Err(error) => Answer::NotStored(error.to_string()),
+        }
+    }
+
     async fn judge(&mut self, submission: Submission) -> Answer {
-        let Submission { id, envelope, origin, tail, abilities, heartbeat } = submission;
+        let Submission { id, envelope, origin, tail, abilities, within, heartbeat } = submission;
         let writer = self.writer.take();
         let abilities = abilities.unwrap_or(self.terms.abilities);
-        let (host, judge_within) = (self.host, self.terms.judge_within);
+        let host = self.host;
+        let judge_within = within.map_or(self.terms.judge_within, |within| within.min(self.terms.judge_within));
         let deadline = Instant::now() + judge_within;
         let work = async move {
             let content = match writer {
@@ -309,6 +357,8 @@ impl Driver<'_> {
 
 /// How much of a spooled content is read at once.
 const BLOCK: usize = 256 << 10;
+/// A file in memory of at most so many octets is read on the session's own thread.
+const NEAR: u64 = 64 << 10;
 /// How many slices go into one gathering write; the kernel takes 1024.
 const SLICES: usize = 64;
 
@@ -360,6 +410,28 @@ fn range_of(slice: &[u8], offset: u64, length: u64) -> io::Result<&[u8]> {
         .zip(length)
         .and_then(|(start, length)| slice.get(start..start.checked_add(length)?))
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn write_pieces(mut writer: ContentWriter, pieces: &[Piece]) -> io::Result<Content> {
+    let mut block = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => writer.append(bytes)?,
+            Piece::Range(content, offset, length) => {
+                let end = offset + length;
+                let mut position = *offset;
+                while position < end {
+                    block.resize(BLOCK.min(usize::try_from(end - position).unwrap_or(BLOCK)), 0);
+                    if content.read_full_at(&mut block, position)? < block.len() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    writer.append(&block)?;
+                    position += block.len() as u64;
+                }
+            }
+        }
+    }
+    Ok(writer.finish())
 }
 
 /// Disks may be slow: reading happens on a thread that may wait. The buffer is used again.

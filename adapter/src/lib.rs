@@ -6,7 +6,9 @@
 pub mod address;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod descriptors;
 pub mod driver;
+pub mod edited;
 pub mod host;
 pub mod listen;
 pub mod pool;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::address::SocketAddress;
-use crate::stream::{BoxStream, Connection, QuickAck};
+use crate::descriptors::Passing;
+use crate::stream::{BoxStream, Connection, Process, QuickAck};
 use crate::way::Listen;
 
 /// What the kernel may queue for us: under a burst of connections a short queue drops SYNs, and the
@@ -77,11 +78,18 @@ impl Listener {
                 let local = stream.local_addr().ok().map(plain);
                 let stream: BoxStream =
                     if self.listen.quick_ack { Box::new(QuickAck(stream)) } else { Box::new(stream) };
-                Ok(Connection { stream, peer: Some(plain(peer)), local })
+                Ok(Connection { stream, peer: Some(plain(peer)), local, process: None, descriptors: None })
             }
             Bound::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Connection { stream: Box::new(stream), peer: None, local: None })
+                let process = stream.peer_cred().ok().map(|peer| Process { user: peer.uid(), id: peer.pid() });
+                let (stream, descriptors): (BoxStream, _) = if self.listen.descriptors {
+                    let (passing, descriptors) = Passing::new(stream);
+                    (Box::new(passing), Some(descriptors))
+                } else {
+                    (Box::new(stream), None)
+                };
+                Ok(Connection { stream, peer: None, local: None, process, descriptors })
             }
         }
     }

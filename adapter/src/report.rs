@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use checkpost_core::edit::HeaderText;
+use checkpost_core::fit::Answer;
 use checkpost_core::reply::{Deferral, Rejection};
-use checkpost_core::{Address, MailId, Origin};
+use checkpost_core::{Address, Disposition, MailId, Origin, Outcome};
 use checkpost_wire::smtp::reply::PeerReply;
 
 use crate::host::Judged;
@@ -36,6 +37,32 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// What becomes of each recipient, where an MTA asks and carries out what it is told.
+    pub fn all(judged: &Judged) -> Vec<Self> {
+        let one = |outcome: &Outcome| {
+            let disposition = match &judged.fitted.answer {
+                Answer::Refuse(disposition) => disposition,
+                _ => &outcome.disposition,
+            };
+            match disposition {
+                Disposition::Discard if outcome.quarantine => Self::Quarantined,
+                disposition => Self::of(disposition),
+            }
+        };
+        judged.fitted.outcomes.iter().map(one).collect()
+    }
+
+    /// What becomes of a recipient of this disposition, likewise.
+    pub fn of(disposition: &Disposition) -> Self {
+        match disposition {
+            Disposition::Deliver => Self::Passed,
+            Disposition::Hold(reason) => Self::Held(reason.clone()),
+            Disposition::Reject(rejection) => Self::Rejected(rejection.clone()),
+            Disposition::Defer(deferral) => Self::Deferred(deferral.clone()),
+            Disposition::Discard => Self::Discarded,
+        }
+    }
+
     /// Is the sender told to try again?
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use checkpost_core::{Abilities, Content, Envelope, MailId, Origin};
 
 use crate::address::SocketAddress;
+use crate::descriptors::Unfit;
 use crate::host::Judged;
 
 /// One connection's protocol.
@@ -64,6 +65,12 @@ pub enum Step {
     /// Take these bytes of the content out of memory. Answered by [`Answer::Stored`] or
     /// [`Answer::NotStored`]. What was stored belongs to the next [`Step::Judge`].
     Store(Bytes),
+    /// Take the next descriptor that came with the bytes for the whole content, if it is a file of at most so many
+    /// octets. Answered by [`Answer::Stored`] or [`Answer::NotTaken`].
+    Take {
+        /// In octets.
+        limit: u64,
+    },
     /// Forget what was stored: the mail was given up.
     Forget,
     /// A whole mail is here. Answered by [`Answer::Judged`], [`Answer::NotStored`], or
@@ -71,6 +78,9 @@ pub enum Step {
     Judge(Box<Submission>),
     /// Send a content to the next hop. Answered by [`Answer::Sent`] or [`Answer::Closed`].
     Send(Box<Outgoing>),
+    /// Put this content into a file, and let its descriptor go with the first of the bytes that are written next.
+    /// Answered by [`Answer::Stored`] or [`Answer::NotStored`].
+    Enclose(Vec<Piece>),
     /// Keep the next hop's connection for another session: it is between two mails, nothing is under
     /// way. The note comes back with [`Answer::Connected`].
     KeepHop(Arc<dyn Any + Send + Sync>),
@@ -99,6 +109,8 @@ pub enum Answer {
     Stored,
     /// The bytes could not be kept: disk full, for example. Nothing is stored any more.
     NotStored(String),
+    /// The descriptor was not taken: why. `None`: none came.
+    NotTaken(Option<Unfit>),
     /// The mail was judged.
     Judged(Box<Judged>),
     /// The content was written out.
@@ -145,6 +157,8 @@ pub struct Submission {
     pub tail: Bytes,
     /// What this connection can do, when that is less than the way can; `None`: as the way.
     pub abilities: Option<Abilities>,
+    /// The verdict is of use that long, when that is less than the way's time.
+    pub within: Option<Duration>,
     /// Said to the client as long as the check takes, so that its time does not run out.
     pub heartbeat: Option<Heartbeat>,
 }
@@ -161,7 +175,7 @@ pub struct Heartbeat {
 impl Submission {
     /// With the way's own abilities and without a heartbeat.
     pub fn new(id: MailId, envelope: Envelope, origin: Origin, tail: Bytes) -> Self {
-        Self { id, envelope, origin, tail, abilities: None, heartbeat: None }
+        Self { id, envelope, origin, tail, abilities: None, within: None, heartbeat: None }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::address::SocketAddress;
+use crate::descriptors::Descriptors;
 
 /// Any byte stream of ours.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -25,6 +26,19 @@ pub struct Connection {
     pub peer: Option<(IpAddr, u16)>,
     /// Our own address, as the client reached it; `None` over a Unix socket.
     pub local: Option<(IpAddr, u16)>,
+    /// Who it is, over a Unix socket.
+    pub process: Option<Process>,
+    /// Descriptors that come and go with the bytes, where [`crate::way::Listen::descriptors`] says so.
+    pub descriptors: Option<Descriptors>,
+}
+
+/// The process at the other end of a Unix socket, when it connected (unix(7), SO_PEERCRED).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its effective user.
+    pub user: u32,
+    /// Its number, if the system tells.
+    pub id: Option<i32>,
 }
 
 /// A stream whose peer hears at once that its bytes are here. Linux falls back to delaying

@@ -63,6 +63,8 @@ pub struct Listen {
     /// TCP: acknowledge at once what comes, for peers that write a command in two pieces and would wait
     /// 40 ms for the acknowledgement of the first.
     pub quick_ack: bool,
+    /// Unix sockets: take descriptors that come with the bytes.
+    pub descriptors: bool,
 }
 
 impl Listen {
@@ -84,7 +86,7 @@ impl Listen {
             let message = "nowhere to listen; accepted: an address or a list of addresses".into();
             return Err(SettingsError { key: "listen", message });
         }
-        Ok(addresses.iter().cloned().map(|address| Self { address, mode, quick_ack }).collect())
+        Ok(addresses.iter().cloned().map(|address| Self { address, mode, quick_ack, descriptors: false }).collect())
     }
 }
 

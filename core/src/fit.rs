@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::abilities::{Abilities, Refusal, Replies};
 use crate::edit::Edit;
 use crate::finding::Kind;
-use crate::mail::{Mail, OriginClass};
+use crate::mail::{Address, Mail, OriginClass};
 use crate::reply::Deferral;
 use crate::verdict::{Disposition, Outcome, Verdict};
 
@@ -88,6 +88,14 @@ impl Fitted {
             self.answer = Answer::Refuse(deferred.disposition);
         }
         self
+    }
+
+    /// Does one of these recipients, who gets the mail, have this address? Domains are compared without case.
+    pub fn is_handed_to(&self, to: &Address, recipients: &[Address]) -> bool {
+        let handed_on = recipients.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.disposition.is_handed_on());
+        handed_on
+            .map(|(known, _)| known)
+            .any(|known| known.local() == to.local() && known.domain().eq_ignore_ascii_case(to.domain()))
     }
 
     /// What the MTA is to keep in its own quarantine: the edits and the recipients.

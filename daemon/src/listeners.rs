@@ -134,7 +134,12 @@ mod tests {
     use super::*;
 
     fn at(directory: &tempfile::TempDir, name: &str) -> Listen {
-        Listen { address: SocketAddress::Unix(directory.path().join(name)), mode: 0o660, quick_ack: false }
+        Listen {
+            address: SocketAddress::Unix(directory.path().join(name)),
+            mode: 0o660,
+            quick_ack: false,
+            descriptors: false,
+        }
     }
 
     #[tokio::test]

@@ -287,7 +287,7 @@ impl Daemon {
     /// The admin socket. Without it mail is served all the same.
     async fn listen_for_admins(self: &Arc<Self>, state: &State) -> Listeners {
         let address = SocketAddress::Unix(state.settings.admin_socket.clone());
-        let wanted = [Listen { address, mode: 0o660, quick_ack: false }];
+        let wanted = [Listen { address, mode: 0o660, quick_ack: false, descriptors: false }];
         let mut listeners = Listeners::default();
         match listeners.bind_missing(&wanted).await {
             Ok(bound) => {

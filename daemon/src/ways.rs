@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use checkpost_adapter::{Kind, SocketAddress, Way};
+use checkpost_check::CheckWay;
 use checkpost_core::config::{Document, Item, Origins, Problem, Problems};
 use checkpost_milter::MilterWay;
 use checkpost_smtp::{Defaults, SmtpWay, WayError, Written};
@@ -27,6 +28,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(milter(checkpost_postfix::MILTER, checkpost_postfix::MILTER_DEFAULTS));
     // Inside a Sendmail.
     all.push(milter(checkpost_sendmail::MILTER, checkpost_sendmail::MILTER_DEFAULTS));
+    // Asked by a program beside a mail server.
+    all.push(check(checkpost_check::CHECK));
     all
 });
 
@@ -87,6 +90,21 @@ fn milter(kind: Kind, defaults: checkpost_milter::Defaults) -> WayKind {
     let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
         let written: checkpost_milter::Written = item.clone().finish(problems)?;
         match MilterWay::new(kind, &defaults, &written, Arc::clone(origins)) {
+            Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
+            Err(error) => {
+                problems.push(item.problem(error.key, error.message));
+                None
+            }
+        }
+    };
+    WayKind { kind, build: Box::new(build) }
+}
+
+/// A kind that is asked over the check socket.
+fn check(kind: Kind) -> WayKind {
+    let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
+        let written: checkpost_check::Written = item.clone().finish(problems)?;
+        match CheckWay::new(kind, &written, Arc::clone(origins)) {
             Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
             Err(error) => {
                 problems.push(item.problem(error.key, error.message));

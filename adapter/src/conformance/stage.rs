@@ -2,12 +2,14 @@
 //! somebody waits. It knows no protocol.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use checkpost_core::{Abilities, Content, Mail, Verdict, fit};
 use checkpost_wire::smtp::Stuffer;
 
+use crate::descriptors::Unfit;
 use crate::host::Judged;
 use crate::session::{Answer, Outgoing, Piece, Session, Side, Step, Submission, Target};
 
@@ -145,6 +147,32 @@ struct Kept {
     note: std::sync::Arc<dyn std::any::Any + Send + Sync>,
 }
 
+/// Contents that go over as descriptors. Shared, so that a peer can have it, too.
+#[derive(Debug, Clone, Default)]
+pub struct Files(Arc<Mutex<Exchange>>);
+
+#[derive(Debug, Default)]
+struct Exchange {
+    coming: VecDeque<Vec<u8>>,
+    going: VecDeque<Vec<u8>>,
+}
+
+impl Files {
+    /// The client sends one.
+    pub fn send(&self, content: Vec<u8>) {
+        self.with(|files| files.coming.push_back(content));
+    }
+
+    /// The client takes one.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        self.with(|files| files.going.pop_front())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Exchange) -> T) -> T {
+        work(&mut self.0.lock().expect("no test panics while it holds this"))
+    }
+}
+
 /// The stage that a session plays on.
 pub struct Stage {
     abilities: Abilities,
@@ -158,6 +186,8 @@ pub struct Stage {
     stored: Option<Vec<u8>>,
     /// The disk holds so much: more is [`Answer::NotStored`].
     pub disk: usize,
+    /// What stands for descriptors: to be put there before the session asks, and taken when it has answered.
+    pub files: Files,
     /// Drain when the session has been asked for so many steps.
     pub drain_at: Option<usize>,
     /// The names of the steps taken, for messages of failed tests and for what has no other trace.
@@ -181,6 +211,7 @@ impl Stage {
             kept: Vec::new(),
             stored: None,
             disk: usize::MAX,
+            files: Files::default(),
             drain_at: None,
             steps: Vec::new(),
             bound: 100_000,
@@ -301,6 +332,12 @@ impl Stage {
                 Some(if up { Answer::Secured(side) } else { Answer::Closed(side) })
             }
             Step::Store(bytes) => Some(self.store(&bytes)),
+            Step::Take { limit } => Some(self.take_descriptor(limit)),
+            Step::Enclose(pieces) => {
+                let content = pieces.iter().flat_map(piece_bytes).collect();
+                self.files.with(|files| files.going.push_back(content));
+                Some(Answer::Stored)
+            }
             Step::Forget => {
                 self.stored = None;
                 None
@@ -348,6 +385,15 @@ impl Stage {
         }
         self.stored = Some(stored);
         Answer::Stored
+    }
+
+    fn take_descriptor(&mut self, limit: u64) -> Answer {
+        self.stored = None;
+        match self.files.with(|files| files.coming.pop_front()) {
+            None => Answer::NotTaken(None),
+            Some(content) if content.len() as u64 > limit => Answer::NotTaken(Some(Unfit::TooLarge(limit))),
+            Some(content) => self.store(&content),
+        }
     }
 
     fn judge(&mut self, submission: Submission) -> Answer {
@@ -410,6 +456,8 @@ fn name(step: &Step) -> &'static str {
         Step::Connect(_) => "connect",
         Step::StartTls(_) => "start TLS",
         Step::Store(_) => "store",
+        Step::Take { .. } => "take descriptor",
+        Step::Enclose(_) => "enclose",
         Step::Forget => "forget",
         Step::Judge(_) => "judge",
         Step::Send(_) => "send",

@@ -52,6 +52,17 @@ impl Header {
         Ok(Self::parse(content.prefix(MAX_HEADER)?))
     }
 
+    /// The whole header of a mail; `None`: it is longer than so many octets. To edit a part of one would make another
+    /// mail of it.
+    pub fn within(content: &Content, limit: usize) -> io::Result<Option<Self>> {
+        let header = Self::of(content)?;
+        if header.complete || content.len() <= MAX_HEADER as u64 {
+            return Ok(Some(header));
+        }
+        let header = Self::parse(content.prefix(limit)?);
+        Ok((header.complete || content.len() <= limit as u64).then_some(header))
+    }
+
     /// Reads a header section at the start of these bytes. Lines may end in CRLF or LF; a line that
     /// is no header field and no continuation ends the header, as MTAs have it.
     pub fn parse(bytes: Bytes) -> Self {
@@ -112,6 +123,12 @@ impl Header {
     /// The fields of this name, compared without case.
     pub fn named<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = Field<'a>> {
         self.fields().filter(move |field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// How its first line ends: LF or CRLF; `None`: it has no line.
+    pub fn line_end(&self) -> Option<&'static str> {
+        let at = memchr::memchr(b'\n', &self.bytes)?;
+        Some(if at > 0 && self.bytes[at - 1] == b'\r' { "\r\n" } else { "\n" })
     }
 
     /// Offset of the first octet of the body.

@@ -81,7 +81,8 @@ pub(crate) fn write(fitted: &Fitted, known: &Known<'_>, out: &mut BytesMut) {
             Edit::ChangeSender(sender) => {
                 Reply::ChangeSender { address: sender.to_string().as_bytes(), parameters: None }.encode(out);
             }
-            Edit::AddRecipient(to) if !is_there(to, fitted, known.recipients) => {
+            // Postfix delivers twice to who is added and there already.
+            Edit::AddRecipient(to) if !fitted.is_handed_to(to, known.recipients) => {
                 let parameters = known.with_parameters.then_some(ADDED);
                 Reply::AddRecipient { address: to.to_string().as_bytes(), parameters }.encode(out);
             }
@@ -153,12 +154,4 @@ fn removed_with_others<'a>(fitted: &Fitted, known: &Known<'a>) -> Vec<&'a [u8]> 
     let is_kept =
         |address: &Address, outcome: &Outcome| outcome.disposition.is_handed_on() && gone.contains(&user(address));
     all().filter(|((address, outcome), _)| is_kept(address, outcome)).map(|(_, raw)| *raw).collect()
-}
-
-/// Postfix delivers twice to who is added and there already. Domains are compared without case.
-fn is_there(to: &Address, fitted: &Fitted, recipients: &[Address]) -> bool {
-    let handed_on = recipients.iter().zip(&fitted.outcomes).filter(|(_, outcome)| outcome.disposition.is_handed_on());
-    handed_on
-        .map(|(known, _)| known)
-        .any(|known| known.local() == to.local() && known.domain().eq_ignore_ascii_case(to.domain()))
 }

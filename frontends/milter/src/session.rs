@@ -28,7 +28,7 @@ use crate::map;
 use client::Client;
 use message::{Fault, Message};
 use negotiate::{Agreed, OLDEST};
-use waiting::{Waiting, fate_of, fates};
+use waiting::Waiting;
 
 /// A mail server speaks at once; who does not is none.
 const FIRST_WORDS: Duration = Duration::from_secs(30);
@@ -167,7 +167,12 @@ impl Session for Milter {
             Answer::TimedOut(_) if matches!(self.phase, Phase::Probing(..)) => self.answer(),
             Answer::TimedOut(_) => self.close("the peer said nothing for too long"),
             Answer::Drain => self.draining = true,
-            Answer::Stored | Answer::Sent | Answer::Connected { .. } | Answer::Unreachable(_) | Answer::Secured(_) => {}
+            Answer::Stored
+            | Answer::NotTaken(_)
+            | Answer::Sent
+            | Answer::Connected { .. }
+            | Answer::Unreachable(_)
+            | Answer::Secured(_) => {}
         }
     }
 }
@@ -342,7 +347,7 @@ impl Milter {
             client = self.client.address().map(tracing::field::display),
             sender = %message.sender,
             rule,
-            fate = %fate_of(disposition),
+            fate = %Fate::of(disposition),
             "sender refused"
         );
         map::refuse(disposition, &mut self.output);
@@ -378,7 +383,7 @@ impl Milter {
         match early {
             Some((early, _)) => {
                 if message.refused.len() < limit {
-                    message.refused.push((to, fate_of(&early.disposition)));
+                    message.refused.push((to, Fate::of(&early.disposition)));
                 }
                 map::refuse(&early.disposition, &mut self.output);
             }
@@ -444,7 +449,7 @@ impl Milter {
             with_parameters: has(milter::Actions::ADD_RECIPIENTS_WITH_PARAMETERS),
         };
         map::write(&judged.fitted, &known, &mut self.output);
-        let fates = fates(&judged);
+        let fates = Fate::all(&judged);
         waiting.judged = Some(judged);
         self.phase = Phase::Telling(waiting, fates);
     }
@@ -452,7 +457,7 @@ impl Milter {
     /// The same answer for everybody, without a verdict.
     fn decline(&mut self, waiting: Box<Waiting>, disposition: &Disposition) {
         map::refuse(disposition, &mut self.output);
-        let fates = vec![fate_of(disposition); waiting.recipients.len()];
+        let fates = vec![Fate::of(disposition); waiting.recipients.len()];
         self.phase = Phase::Telling(waiting, fates);
     }
 

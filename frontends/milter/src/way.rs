@@ -80,6 +80,7 @@ impl Way for MilterWay {
             judge_within: self.settings.check_timeout,
             write_stall: WRITE_STALL,
             acceptor: None,
+            descriptors: None,
         };
         let policy = host.engine.policy().clone();
         let reports = Box::new(|report: Report<'_>| report.log());

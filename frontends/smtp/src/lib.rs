@@ -4,7 +4,6 @@
 //! It knows no MTA's quirks: those are in the plug-ins, which give it other [`Defaults`].
 
 pub mod config;
-pub mod edit;
 pub mod route;
 pub mod session;
 mod way;

@@ -160,6 +160,7 @@ impl Way for SmtpWay {
             judge_within: settings.check_timeout,
             write_stall: settings.data_timeout,
             acceptor: self.acceptor.clone(),
+            descriptors: None,
         };
         let reports = Box::new(|report: Report<'_>| report.log());
         let mut session = Proxy::new(settings, Arc::clone(&self.origins), peer, Instant::now(), reports);

@@ -142,14 +142,21 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (ours, theirs) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (theirs, peer) = theirs.unwrap();
-        let connection = Connection { stream: Box::new(theirs), peer: Some((peer.ip(), peer.port())), local: None };
+        let connection = Connection {
+            stream: Box::new(theirs),
+            peer: Some((peer.ip(), peer.port())),
+            local: None,
+            process: None,
+            descriptors: None,
+        };
         tokio::spawn(Arc::clone(&self.way).serve(connection, Arc::clone(&self.host)));
         Client::new(Box::new(ours.unwrap()))
     }
 
     fn unix_client(&self) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let connection = Connection { stream: Box::new(theirs), peer: None, local: None };
+        let connection =
+            Connection { stream: Box::new(theirs), peer: None, local: None, process: None, descriptors: None };
         tokio::spawn(Arc::clone(&self.way).serve(connection, Arc::clone(&self.host)));
         Client::new(Box::new(ours))
     }

@@ -7,7 +7,7 @@ use checkpost_adapter::Judged;
 use checkpost_adapter::report::{Fate, Report};
 use checkpost_core::content::header::Header;
 use checkpost_core::fit::Answer;
-use checkpost_core::{Address, Disposition, MailId, Origin};
+use checkpost_core::{Address, MailId, Origin};
 
 use super::Reports;
 use super::message::{Message, Recipient};
@@ -84,32 +84,5 @@ impl Waiting {
             judged: self.judged.as_deref(),
             took: now.duration_since(self.started),
         });
-    }
-}
-
-/// What becomes of each recipient.
-pub(super) fn fates(judged: &Judged) -> Vec<Fate> {
-    let fitted = &judged.fitted;
-    let one = |index: usize| {
-        let outcome = &fitted.outcomes[index];
-        let disposition = match &fitted.answer {
-            Answer::Refuse(disposition) => disposition,
-            _ => &outcome.disposition,
-        };
-        match disposition {
-            Disposition::Discard if outcome.quarantine => Fate::Quarantined,
-            disposition => fate_of(disposition),
-        }
-    };
-    (0..fitted.outcomes.len()).map(one).collect()
-}
-
-pub(super) fn fate_of(disposition: &Disposition) -> Fate {
-    match disposition {
-        Disposition::Deliver => Fate::Passed,
-        Disposition::Hold(reason) => Fate::Held(reason.clone()),
-        Disposition::Reject(rejection) => Fate::Rejected(rejection.clone()),
-        Disposition::Defer(deferral) => Fate::Deferred(deferral.clone()),
-        Disposition::Discard => Fate::Discarded,
     }
 }

@@ -15,8 +15,8 @@ use checkpost_wire::smtp::reply::{PeerReply, write_reply};
 
 use super::link::{Awaited, Goal};
 use super::{Fault, Greeted, Incoming, Phase, Proxy};
-use crate::edit;
 use crate::route::Protocol;
+use checkpost_adapter::edited;
 use checkpost_adapter::report::{Fate, Report};
 
 /// A mail whose content is here.
@@ -280,7 +280,13 @@ impl Proxy {
             && let Some(judged) = &delivery.judged
             && let Some(group) = &delivery.current
         {
-            pieces = edit::pieces(&judged.mail.content, &delivery.header, &group.edits, received.as_deref());
+            pieces = edited::pieces(
+                &judged.mail.content,
+                &delivery.header,
+                &group.edits,
+                received.as_deref().unwrap_or_default(),
+                "\r\n",
+            );
         }
         let head = if by_chunks {
             let size: u64 = pieces.iter().map(checkpost_adapter::Piece::len).sum();

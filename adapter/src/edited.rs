@@ -1,16 +1,24 @@
 //! A mail with edits, as pieces: new bytes and ranges of the original, nothing copied that stays.
 
 use bytes::Bytes;
-use checkpost_adapter::Piece;
 use checkpost_core::content::header::Header;
 use checkpost_core::edit::{Change, Changes, Line};
 use checkpost_core::{Content, Edit};
 
-/// The pieces of the mail with these edits, our Received field on top.
-pub fn pieces(content: &Content, header: &Header, edits: &[Edit], received: Option<&str>) -> Vec<Piece> {
+use crate::session::Piece;
+
+/// The pieces of the mail with these edits, whole `received` lines below the fields that are new on top. What is new gets
+/// `line_end`: CRLF on the wire, LF in a UNIX mail server's files.
+pub fn pieces(
+    content: &Content,
+    header: &Header,
+    edits: &[Edit],
+    received: &str,
+    line_end: &'static str,
+) -> Vec<Piece> {
     let changes = Changes::new(header, edits);
-    let mut pieces = Pieces { content, pieces: Vec::new(), kept_from: 0 };
-    pieces.lines(&changes.top, received.unwrap_or_default());
+    let mut pieces = Pieces { content, pieces: Vec::new(), kept_from: 0, line_end };
+    pieces.lines(&changes.top, received);
     let mut fields = changes.fields.into_iter().peekable();
     let mut end = 0;
     for (index, field) in header.fields().enumerate() {
@@ -19,7 +27,7 @@ pub fn pieces(content: &Content, header: &Header, edits: &[Edit], received: Opti
         pieces.keep_until(field.start);
         pieces.kept_from = field.end;
         if let Change::Value(value) = change {
-            pieces.push([field.name, b": ", &value, b"\r\n"].concat());
+            pieces.push([field.name, b": ", &value, line_end.as_bytes()].concat());
         }
     }
     if !changes.bottom.is_empty() {
@@ -29,8 +37,8 @@ pub fn pieces(content: &Content, header: &Header, edits: &[Edit], received: Opti
     match changes.body {
         Some(body) => {
             pieces.keep_until(end);
-            pieces.push(b"\r\n".to_vec());
-            pieces.pieces.push(Piece::Bytes(body.octets().clone()));
+            pieces.push(line_end.as_bytes().to_vec());
+            pieces.body(body.octets());
             pieces.pieces
         }
         None => {
@@ -45,6 +53,7 @@ struct Pieces<'a> {
     pieces: Vec<Piece>,
     /// Offset behind what is dealt with.
     kept_from: usize,
+    line_end: &'static str,
 }
 
 impl Pieces<'_> {
@@ -57,9 +66,19 @@ impl Pieces<'_> {
     }
 
     fn lines(&mut self, lines: &[Line], behind: &str) {
-        let mut text: String = lines.iter().map(|Line { name, value }| format!("{name}: {value}\r\n")).collect();
+        let line_end = self.line_end;
+        let mut text: String = lines.iter().map(|Line { name, value }| format!("{name}: {value}{line_end}")).collect();
         text.push_str(behind);
         self.push(text.into_bytes());
+    }
+
+    /// A body has CRLF at its line ends, and no other CR.
+    fn body(&mut self, octets: &Bytes) {
+        if self.line_end == "\r\n" {
+            self.pieces.push(Piece::Bytes(octets.clone()));
+        } else {
+            self.push(octets.iter().copied().filter(|octet| *octet != b'\r').collect());
+        }
     }
 
     fn push(&mut self, bytes: Vec<u8>) {
@@ -75,11 +94,18 @@ mod tests {
 
     use super::*;
 
-    fn check(mail: &'static str, edits: &[Edit], received: Option<&str>, wanted: &str) {
-        let content = Content::from(mail.as_bytes());
-        let header = Header::parse(Bytes::from_static(mail.as_bytes()));
+    /// With CRLF, and with LF, which must make no other difference.
+    fn check(mail: &str, edits: &[Edit], received: &str, wanted: &str) {
+        check_with("\r\n", mail, edits, received, wanted);
+        let bare = |text: &str| text.replace('\r', "");
+        check_with("\n", &bare(mail), edits, &bare(received), &bare(wanted));
+    }
+
+    fn check_with(line_end: &'static str, mail: &str, edits: &[Edit], received: &str, wanted: &str) {
+        let content = Content::from(Bytes::copy_from_slice(mail.as_bytes()));
+        let header = Header::parse(Bytes::copy_from_slice(mail.as_bytes()));
         let mut edited = Vec::new();
-        for piece in pieces(&content, &header, edits, received) {
+        for piece in pieces(&content, &header, edits, received, line_end) {
             match piece {
                 Piece::Bytes(bytes) => edited.extend_from_slice(&bytes),
                 Piece::Range(content, offset, length) => {
@@ -96,24 +122,24 @@ mod tests {
     fn only_what_is_edited_changes() {
         let mail = "A: 1\r\nSubject: =?utf-8?q?x?=\r\n y\r\nX-CheckPost-Unscanned: no\r\nB:  2\r\n\r\nbody\r\n";
         let clean = "A: 1\r\nSubject: =?utf-8?q?x?=\r\n y\r\nB:  2\r\n\r\nbody\r\n";
-        check(mail, &[], None, clean);
-        check(mail, &[], Some("Received: x\r\n"), &format!("Received: x\r\n{clean}"));
+        check(mail, &[], "", clean);
+        check(mail, &[], "Received: x\r\n", &format!("Received: x\r\n{clean}"));
         let add = Edit::AddHeader(HeaderField::parse("X-Spam: YES").unwrap());
-        check(mail, &[add], Some("Received: x\r\n"), &format!("X-Spam: YES\r\nReceived: x\r\n{clean}"));
+        check(mail, &[add], "Received: x\r\n", &format!("X-Spam: YES\r\nReceived: x\r\n{clean}"));
         let remove = Edit::RemoveHeader(HeaderName::new("a").unwrap());
-        check("A: 1\r\na: 2\r\nB: 3\r\n\r\nx", &[remove], None, "B: 3\r\n\r\nx");
+        check("A: 1\r\na: 2\r\nB: 3\r\n\r\nx", &[remove], "", "B: 3\r\n\r\nx");
         let tag = [Edit::TagSubject(HeaderText::new("[SPAM]").unwrap())];
-        check("Subject: a\r\n\r\nx", &tag, None, "Subject: [SPAM] a\r\n\r\nx");
-        check("Subject: [SPAM] a\r\n\r\nx", &tag, None, "Subject: [SPAM] a\r\n\r\nx");
-        check("B: 1\r\n\r\nx", &tag, None, "Subject: [SPAM]\r\nB: 1\r\n\r\nx");
-        check("no header", &tag, None, "Subject: [SPAM]\r\nno header");
+        check("Subject: a\r\n\r\nx", &tag, "", "Subject: [SPAM] a\r\n\r\nx");
+        check("Subject: [SPAM] a\r\n\r\nx", &tag, "", "Subject: [SPAM] a\r\n\r\nx");
+        check("B: 1\r\n\r\nx", &tag, "", "Subject: [SPAM]\r\nB: 1\r\n\r\nx");
+        check("no header", &tag, "", "Subject: [SPAM]\r\nno header");
         let set = [Edit::SetHeader(HeaderField::parse("a: 9").unwrap())];
-        check("A: 1\r\nB: 2\r\na: 3\r\n\r\nx", &set, None, "A: 9\r\nB: 2\r\n\r\nx");
+        check("A: 1\r\nB: 2\r\na: 3\r\n\r\nx", &set, "", "A: 9\r\nB: 2\r\n\r\nx");
         let append = [Edit::AppendHeader(HeaderField::parse("Z: 9").unwrap())];
-        check("A: 1\r\n\r\nx", &append, None, "A: 1\r\nZ: 9\r\n\r\nx");
-        check("no header", &append, None, "Z: 9\r\nno header");
+        check("A: 1\r\n\r\nx", &append, "", "A: 1\r\nZ: 9\r\n\r\nx");
+        check("no header", &append, "", "Z: 9\r\nno header");
         let body = [Edit::ReplaceBody(Body::new("gone").unwrap())];
         let described = "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\nA: 1\r\nContent-Type: text/plain; charset=utf-8\r\n";
-        check("A: 1\r\nContent-Type: x/y\r\n\r\nold", &body, None, &format!("{described}\r\ngone\r\n"));
+        check("A: 1\r\nContent-Type: x/y\r\n\r\nold", &body, "", &format!("{described}\r\ngone\r\n"));
     }
 }
