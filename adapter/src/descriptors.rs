@@ -79,6 +79,9 @@ pub enum Unfit {
     /// It became shorter while it was read.
     #[error("the file ended at octet {0}, before its length")]
     Shrunk(u64),
+    /// There is more than its length says.
+    #[error("the file goes on behind octet {0}, its length")]
+    Grew(u64),
     /// Reading it, or keeping it, failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -128,21 +131,24 @@ impl Incoming {
     /// Copies all of it, whatever its offset is: its owner may change it at any time, and scanners need descriptors with
     /// offsets of their own.
     pub(crate) fn copy(&self, writer: &mut ContentWriter) -> Result<(), Unfit> {
-        let mut block = vec![0; BLOCK.min(usize::try_from(self.length).unwrap_or(BLOCK))];
+        // One octet more than there should be, so that the end shows itself.
+        let mut block = vec![0; BLOCK.min(usize::try_from(self.length).unwrap_or(BLOCK).saturating_add(1))];
         let mut offset = 0;
-        while offset < self.length {
-            let want = block.len().min(usize::try_from(self.length - offset).unwrap_or(BLOCK));
-            match self.file.read_at(&mut block[..want], offset) {
+        loop {
+            match self.file.read_at(&mut block, offset) {
+                Ok(0) if offset == self.length => return Ok(()),
                 Ok(0) => return Err(Unfit::Shrunk(offset)),
                 Ok(count) => {
-                    writer.append(&block[..count])?;
                     offset += count as u64;
+                    if offset > self.length {
+                        return Err(Unfit::Grew(self.length));
+                    }
+                    writer.append(&block[..count])?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 }
 

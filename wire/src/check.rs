@@ -53,8 +53,16 @@ pub enum ListError {
 
 impl ListError {
     fn value(name: &str, value: &[u8]) -> Self {
-        let start = String::from_utf8_lossy(&value[..value.len().min(80)]);
-        let harmless = start.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        Self::Value { name: name.to_owned(), value: harmless }
+        Self::Value { name: start(name.as_bytes()), value: start(value) }
     }
+
+    fn unknown(name: &str) -> Self {
+        Self::Unknown(start(name.as_bytes()))
+    }
+}
+
+/// The beginning of what a peer said, harmless in a log.
+fn start(octets: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&octets[..octets.len().min(80)]);
+    start.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -5,6 +5,8 @@
 //! trusts nobody: it is bounded in every way, and what is asked and answered concerns that mail only.
 
 pub mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod map;
 pub mod session;
 mod way;

@@ -119,8 +119,13 @@ impl Prepared {
         for edit in edits {
             match edit {
                 Edit::ChangeSender(address) => sender = Some(address.as_str().to_owned()),
-                Edit::AddRecipient(address) if !judged.fitted.is_handed_to(address, recipients) => {
-                    added.push(address.as_str().to_owned());
+                Edit::AddRecipient(address) => {
+                    // Nobody is served twice, by another content or by another rule.
+                    let mut all = self.answer.contents.iter().flat_map(|content| &content.added).chain(&added);
+                    let is_there = judged.fitted.is_handed_to(address, recipients);
+                    if !is_there && !all.any(|known| known == address.as_str()) {
+                        added.push(address.as_str().to_owned());
+                    }
                 }
                 _ => {}
             }

@@ -99,8 +99,8 @@ struct Asked {
     started: Instant,
     judged: Option<Box<Judged>>,
     fates: Vec<Fate>,
-    /// The connection cannot go on behind the answer.
-    last: bool,
+    /// The answer, when there is one before the content is here.
+    refused: Option<Disposition>,
 }
 
 impl Check {
@@ -261,7 +261,7 @@ impl Check {
         let origin = map::origin(&request, name, default, &self.origins, &envelope.sender);
         let carried = request.content;
         let too_many = request.recipients.len() > self.settings.max_recipients;
-        let asked = Box::new(Asked {
+        let mut asked = Box::new(Asked {
             id: MailId::new(),
             request,
             envelope,
@@ -269,18 +269,17 @@ impl Check {
             started: self.now,
             judged: None,
             fates: Vec::new(),
-            last: false,
+            refused: None,
         });
-        let refusal = match carried {
-            _ if self.link.refuse.is_some() => self.link.refuse.map(|why| Deferral::lossy(3, 2, why)),
-            _ if too_many => Some(Deferral::lossy(5, 3, "Too many recipients")),
+        asked.refused = match carried {
+            _ if self.link.refuse.is_some() => self.link.refuse.map(|why| defer(Deferral::lossy(3, 2, why))),
+            _ if too_many => Some(defer(Deferral::lossy(5, 3, "Too many recipients"))),
+            Carried::Inline(length) if length > self.settings.max_size => Some(too_large()),
             _ => None,
         };
-        match (refusal, carried) {
-            (Some(deferral), _) => self.decline(asked, &Disposition::Defer(deferral)),
-            (None, Carried::Inline(length)) if length > self.settings.max_size => self.decline(asked, &too_large()),
-            (None, Carried::Inline(length)) => self.phase = Phase::Content(asked, length, 0),
-            (None, Carried::Descriptor) => {
+        match carried {
+            Carried::Inline(length) => self.phase = Phase::Content(asked, length, 0),
+            Carried::Descriptor => {
                 self.steps.push_back(Step::Take { limit: self.settings.max_size });
                 self.phase = Phase::Taking(asked);
             }
@@ -289,18 +288,21 @@ impl Check {
 
     /// Takes what has come of a content that comes behind its request.
     fn collect(&mut self) -> Option<Step> {
-        let Phase::Content(_, missing, stored) = &mut self.phase else { return None };
-        let (missing, held) = (*missing, self.input.len());
-        if held as u64 >= missing {
-            let Phase::Content(asked, ..) = std::mem::replace(&mut self.phase, Phase::Request) else { return None };
+        let Phase::Content(asked, missing, stored) = &mut self.phase else { return None };
+        let held = self.input.len();
+        if held as u64 >= *missing {
             // Within what is held, so it fits.
-            let tail = self.input.split_to(usize::try_from(missing).unwrap_or(held));
+            let tail = self.input.split_to(usize::try_from(*missing).unwrap_or(held));
+            let Phase::Content(asked, ..) = std::mem::replace(&mut self.phase, Phase::Request) else { return None };
             self.judge(asked, tail);
             return None;
         }
         let bound = if *stored == 0 { self.link.memory_limit } else { STORE };
-        if held > bound {
-            let Phase::Content(_, missing, stored) = &mut self.phase else { return None };
+        if asked.refused.is_some() {
+            // Read to its end all the same: what comes behind it is another request.
+            *missing -= held as u64;
+            self.input.clear();
+        } else if held > bound {
             *missing -= held as u64;
             *stored += held as u64;
             return Some(Step::Store(self.input.split().freeze()));
@@ -309,6 +311,10 @@ impl Check {
     }
 
     fn judge(&mut self, asked: Box<Asked>, tail: BytesMut) {
+        if let Some(disposition) = asked.refused.clone() {
+            self.steps.push_back(Step::Forget);
+            return self.decline(asked, &disposition);
+        }
         let submission = Submission {
             abilities: Some(map::abilities(asked.request.can, &self.abilities)),
             within: asked.request.within,
@@ -328,7 +334,7 @@ impl Check {
                 Err(error) => {
                     tracing::error!(mail = %asked.id, error, "the header cannot be edited, so the mail is deferred");
                     asked.judged = Some(judged);
-                    return self.decline(asked, &Disposition::Defer(Deferral::local_problem()));
+                    return self.decline(asked, &defer(Deferral::local_problem()));
                 }
             }
         } else {
@@ -361,13 +367,23 @@ impl Check {
     }
 
     fn not_stored(&mut self, why: &str) {
-        let deferral = Disposition::Defer(Deferral::lossy(3, 1, "Insufficient storage, try again later"));
+        let reply = "Insufficient storage, try again later";
         match std::mem::replace(&mut self.phase, Phase::Request) {
-            Phase::Content(asked, ..) | Phase::Judging(asked) | Phase::Enclosing(asked, ..) => {
+            Phase::Content(mut asked, missing, _) => {
                 tracing::error!(mail = %asked.id, why, "the content could not be kept");
-                // Of several contents some may be on their way.
+                asked.refused = Some(defer(Deferral::lossy(3, 1, reply)));
+                self.phase = Phase::Content(asked, missing, 0);
+            }
+            Phase::Judging(asked) => {
+                tracing::error!(mail = %asked.id, why, "the content could not be kept");
+                self.decline(asked, &defer(Deferral::lossy(3, 1, reply)));
+            }
+            Phase::Enclosing(asked, ..) => {
+                tracing::error!(mail = %asked.id, why, "the changed content could not be kept");
+                self.report(*asked, Some(Fate::NotHandedOn("the changed content could not be kept")));
+                // Descriptors of other contents may be on their way already.
                 self.steps.clear();
-                self.decline(asked, &deferral);
+                self.complain(reply);
             }
             phase => self.phase = phase,
         }
@@ -375,18 +391,22 @@ impl Check {
 
     fn not_taken(&mut self, unfit: Option<&Unfit>) {
         let Phase::Taking(asked) = std::mem::replace(&mut self.phase, Phase::Request) else { return };
-        match unfit {
-            Some(Unfit::TooLarge(_)) => self.decline(asked, &too_large()),
-            Some(unfit) => self.complain(&unfit.to_string()),
-            None => self.complain("no descriptor came with the request"),
+        match (asked.refused.clone(), unfit) {
+            (Some(disposition), _) => self.decline(asked, &disposition),
+            (None, Some(Unfit::TooLarge(_))) => self.decline(asked, &too_large()),
+            (None, unfit) => {
+                self.report(*asked, Some(Fate::NotHandedOn("its content could not be had")));
+                match unfit {
+                    Some(unfit) => self.complain(&unfit.to_string()),
+                    None => self.complain("no descriptor came with the request"),
+                }
+            }
         }
     }
 
     /// The same answer for everybody, without a verdict or in spite of it.
     fn decline(&mut self, mut asked: Box<Asked>, disposition: &Disposition) {
         asked.fates = vec![Fate::of(disposition); asked.envelope.recipients.len()];
-        // A content that is still coming would be taken for a list, descriptors for those of the next answer.
-        asked.last = true;
         self.say(&Response::Answer(map::refusal(asked.id.as_str(), disposition)).encode());
         self.phase = Phase::Telling(asked);
     }
@@ -399,16 +419,12 @@ impl Check {
     }
 
     fn done(&mut self, asked: Asked, done: &Done) {
-        let last = asked.last;
         match done {
             Done::Carried => self.report(asked, None),
             Done::Failed(why) => {
                 tracing::warn!(mail = %asked.id, program = asked.request.program, why, "the client could not do it");
                 self.report(asked, Some(Fate::NotHandedOn("the client could not do what it was told")));
             }
-        }
-        if last {
-            self.phase = Phase::Closing;
         }
     }
 
@@ -466,6 +482,10 @@ impl Check {
         });
         self.waiting_since = self.now;
     }
+}
+
+fn defer(deferral: Deferral) -> Disposition {
+    Disposition::Defer(deferral)
 }
 
 fn too_large() -> Disposition {

@@ -164,7 +164,7 @@ impl Response {
         match name {
             "error" => return Ok(Self::Error(id)),
             "answer" => {}
-            _ => return Err(ListError::Unknown(name.to_owned())),
+            _ => return Err(ListError::unknown(name)),
         }
         let mut decision = None;
         let (mut contents, mut outcomes): (Vec<Content>, Vec<Outcome>) = (Vec::new(), Vec::new());
@@ -315,7 +315,7 @@ impl Done {
         let (name, value) = list.attributes().next().ok_or(ListError::Missing("done"))??;
         let said = String::from_utf8_lossy(value);
         match said.split_once(' ') {
-            _ if name != "done" => Err(ListError::Unknown(name.to_owned())),
+            _ if name != "done" => Err(ListError::unknown(name)),
             None if said == "carried" => Ok(Self::Carried),
             None if said == "failed" => Ok(Self::Failed(String::new())),
             Some(("failed", why)) => Ok(Self::Failed(why.to_owned())),

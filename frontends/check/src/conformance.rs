@@ -1,0 +1,82 @@
+//! One question on the conformance battery's stage, as a mail server's program would ask it over the socket. For tests.
+
+use std::sync::{Arc, Mutex};
+
+use checkpost_adapter::conformance::{Does, Peer, Stage, Then};
+use checkpost_adapter::report::Report;
+use checkpost_core::Abilities;
+use checkpost_core::config::Origins;
+use checkpost_wire::check::{Answer, Carried, Changed, Done, Finder, Form, HELLO, List, MAX_ANSWER, Request, Response};
+
+use crate::Settings;
+use crate::session::{Check, Link};
+
+/// Asks about a mail on a connection of its own, with the message as a descriptor. The answer, and for each of its contents
+/// the octets, if they are others than those sent.
+///
+/// # Errors
+/// What the session says when it does not check.
+///
+/// # Panics
+/// When the session breaks the protocol.
+pub fn ask(
+    stage: &mut Stage,
+    settings: Settings,
+    abilities: Abilities,
+    request: &Request,
+    content: Vec<u8>,
+) -> Result<(Answer, Vec<Option<Vec<u8>>>), String> {
+    let mut request = request.clone();
+    request.content = Carried::Descriptor;
+    request.changed = Changed::Descriptor;
+    stage.files.send(content);
+    let said = Arc::new(Mutex::new(None));
+    let client = Client {
+        list: [HELLO, &request.encode().expect("a test's addresses have no NUL")].concat(),
+        recipients: request.recipients.len(),
+        heard: Vec::new(),
+        finder: Finder::default(),
+        said: Arc::clone(&said),
+    };
+    let reports = Box::new(|_: Report<'_>| {});
+    let (now, origins) = (stage.now(), Arc::new(Origins::default()));
+    let mut session = Check::new(Arc::new(settings), abilities, origins, Link::default(), now, reports);
+    stage.play(&mut session, Box::new(client));
+    let response = said.lock().expect("no client panicked").take().expect("a session answers");
+    match response {
+        Response::Error(why) => Err(why),
+        Response::Answer(answer) => {
+            let octets = |form: &Form| match form {
+                Form::Same => None,
+                Form::Descriptor => Some(stage.files.take().expect("a descriptor for each content that has one")),
+                Form::Pieces(_) => panic!("pieces were not asked for"),
+            };
+            let contents = answer.contents.iter().map(|content| octets(&content.form)).collect();
+            Ok((answer, contents))
+        }
+    }
+}
+
+struct Client {
+    list: Vec<u8>,
+    recipients: usize,
+    heard: Vec<u8>,
+    finder: Finder,
+    said: Arc<Mutex<Option<Response>>>,
+}
+
+impl Peer for Client {
+    fn hear(&mut self, bytes: &[u8]) -> Does {
+        if !self.list.is_empty() {
+            return Does::say(std::mem::take(&mut self.list));
+        }
+        self.heard.extend_from_slice(bytes);
+        let Some(list) = self.heard.strip_prefix(HELLO) else { return Does::default() };
+        let Some(length) = self.finder.find(list, MAX_ANSWER).expect("a list has an end") else {
+            return Does::default();
+        };
+        let response = Response::decode(List::new(&list[..length]), self.recipients);
+        *self.said.lock().expect("no test panics while it holds this") = Some(response.expect("an answer is clear"));
+        Does { then: Then::Finish, ..Does::say(Done::Carried.encode()) }
+    }
+}
