@@ -11,8 +11,10 @@ use checkpost_wire::check::{Answer, Carried, Changed, Done, Finder, Form, HELLO,
 use crate::Settings;
 use crate::session::{Check, Link};
 
-/// Asks about a mail on a connection of its own, with the message as a descriptor. The answer, and for each of its contents
-/// the octets, if they are others than those sent.
+/// An answer, and for each of its contents the octets, if they are others than those sent.
+pub type Answered = (Answer, Vec<Option<Vec<u8>>>);
+
+/// Asks about a mail on a connection of its own, with the message as a descriptor.
 ///
 /// # Errors
 /// What the session says when it does not check.
@@ -25,7 +27,7 @@ pub fn ask(
     abilities: Abilities,
     request: &Request,
     content: Vec<u8>,
-) -> Result<(Answer, Vec<Option<Vec<u8>>>), String> {
+) -> Result<Answered, String> {
     let mut request = request.clone();
     request.content = Carried::Descriptor;
     request.changed = Changed::Descriptor;
