@@ -125,7 +125,8 @@ impl Judge {
                 Err(_) => {}
             }
         }
-        let loaded = match Loaded::read(&common.config) {
+        let loaded = Loaded::read(&common.config).and_then(|mut loaded| loaded.open().map(|()| loaded));
+        let loaded = match loaded {
             Ok(loaded) => Box::new(loaded),
             Err(problems) => bail!("no daemon answers, and the configuration is wrong:\n{problems}"),
         };
@@ -163,7 +164,10 @@ impl Judge {
                 let content = Intake::read(input, spool)?;
                 let within = loaded.settings.check_time;
                 let check = report::examine(&loaded.engine, &loaded.ways, circumstances, content, within, explain);
-                Ok(runtime.block_on(check))
+                let report = runtime.block_on(check);
+                // A filter may hang in a blocking call; nothing waits for it any more.
+                runtime.shutdown_background();
+                Ok(report)
             }
         }
     }

@@ -82,6 +82,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = checkpostd::filters::probe_main() {
+        return code;
+    }
     let arguments = Arguments::parse();
     checkpostd::logging::start(checkpostd::logging::Format::Plain, &checkpostd::logging::Level::quiet());
     let common = &arguments.common;

@@ -22,6 +22,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = checkpostd::filters::probe_main() {
+        return code;
+    }
     match Arguments::try_parse() {
         Ok(arguments) => checkpostd::run::run(&arguments.config),
         Err(error) => {

@@ -48,7 +48,7 @@ pub(crate) struct Daemon {
 
 /// Runs the daemon to its end.
 pub fn run(config: &Path) -> ExitCode {
-    let loaded = match Loaded::read(config) {
+    let mut loaded = match Loaded::read(config) {
         Ok(loaded) => loaded,
         Err(problems) => {
             complain(&problems.to_string());
@@ -64,6 +64,10 @@ pub fn run(config: &Path) -> ExitCode {
     if let Err(error) = prepare(&loaded) {
         tracing::error!("{error:#}");
         return EXIT_SYSTEM.into();
+    }
+    if let Err(problems) = loaded.open() {
+        problems.to_string().lines().for_each(|problem| tracing::error!("{problem}"));
+        return EXIT_CONFIG.into();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -201,7 +205,11 @@ impl Daemon {
 
     async fn try_reload(self: &Arc<Self>) -> Vec<String> {
         let config = self.config.clone();
-        let loaded = match tokio::task::spawn_blocking(move || Loaded::read(&config)).await {
+        let read = move || {
+            let mut loaded = Loaded::read(&config)?;
+            loaded.open().map(|()| loaded)
+        };
+        let loaded = match tokio::task::spawn_blocking(read).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => return problems.to_string().lines().map(str::to_owned).collect(),
             Err(crashed) => return vec![crashed.to_string()],

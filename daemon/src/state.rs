@@ -15,7 +15,7 @@ use checkpost_core::policy::{Names, Policy};
 use checkpost_core::quarantine::{FileQuarantine, QuarantineConfig};
 use tokio::sync::watch;
 
-use crate::filters::{self, Filters, Probe};
+use crate::filters::{self, Filters, Opener, Probe};
 use crate::settings::Settings;
 use crate::ways;
 
@@ -31,6 +31,8 @@ pub struct Loaded {
     pub quarantine: QuarantineConfig,
     /// What the filters do once they are in force.
     pub probes: Vec<Probe>,
+    /// What they need done before they are asked: see [`Loaded::open`].
+    pub openers: Vec<Opener>,
     /// What is allowed and probably not meant.
     pub risks: Vec<String>,
     /// The files, merged.
@@ -81,7 +83,8 @@ impl Loaded {
         let origins = Arc::new(Origins::take(&mut document, &mut problems));
         let lists = Lists::take(&mut document, &mut problems);
         let ways = ways::take(&mut document, &origins, &mut problems);
-        let Filters { filters, unscanned, probes } = filters::take(&mut document, &mut problems);
+        let Filters { filters, unscanned, probes, openers } =
+            filters::take(&mut document, settings.account.as_ref(), &mut problems);
         let way_names: Vec<&str> = ways.iter().map(|way| &**way.name()).collect();
         let names = Names { filters: &unscanned, ways: &way_names, lists: &lists };
         let policy = Policy::load(&mut document, &names, &mut problems);
@@ -91,7 +94,15 @@ impl Loaded {
         let abilities: Vec<_> = ways.iter().map(|way| (&**way.name(), way.abilities())).collect();
         let risks = policy.risks(&abilities).iter().map(ToString::to_string).collect();
         let engine = Arc::new(Engine::new(filters, policy, settings.unpacking));
-        Ok(Self { settings, ways, engine, quarantine, probes, risks, document })
+        Ok(Self { settings, ways, engine, quarantine, probes, openers, risks, document })
+    }
+
+    /// Readies the filters: foreign code is loaded here, which [`Loaded::read`] only tried. To be called once, by a thread that may
+    /// block, when the program has become the user whom it runs as. A filter that was not readied does not look.
+    pub fn open(&mut self) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        problems.extend(self.openers.drain(..).filter_map(|open| open().err()));
+        problems.into_result()
     }
 }
 
