@@ -30,6 +30,7 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(milter(checkpost_sendmail::MILTER, checkpost_sendmail::MILTER_DEFAULTS));
     // Asked by a program beside a mail server.
     all.push(check(checkpost_check::CHECK));
+    all.push(check(checkpost_qmail::QUEUE));
     all
 });
 

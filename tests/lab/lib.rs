@@ -25,6 +25,7 @@ mod lab;
 pub mod mails;
 pub mod mock_mta;
 mod postfix;
+pub mod qmail;
 mod root;
 mod sendmail;
 mod sink;

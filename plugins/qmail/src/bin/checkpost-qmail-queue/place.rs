@@ -1,0 +1,85 @@
+//! The process that the caller made for us: its program, environment and descriptors, all found in /proc.
+//!
+//! A descriptor that somebody else opened is known by its number only; here is all that deals with those.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, lstat, open, stat};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getegid, geteuid, getgid, getpid, getuid, pidfd_getfd, pidfd_open};
+
+/// Where numbers end when they cannot be listed.
+const MANY: u32 = 1024;
+
+/// What is the same from the start to the end.
+pub(crate) struct Place {
+    /// The program's own file, whatever name it was called by.
+    pub program: PathBuf,
+    /// That file, to be compared.
+    pub is: Stat,
+    /// Do we have more rights than the caller? Then nothing in its environment counts.
+    privileged: bool,
+}
+
+impl Place {
+    /// Must not leave anything open: the numbers that are free now are looked at later.
+    pub(crate) fn find() -> io::Result<Self> {
+        let program = fs::read_link("/proc/self/exe")?;
+        let is = stat("/proc/self/exe")?;
+        let privileged = getuid() != geteuid() || getgid() != getegid();
+        Ok(Self { program, is, privileged })
+    }
+
+    /// A variable of the caller's.
+    pub(crate) fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        if self.privileged { None } else { std::env::var_os(name).map(OsString::into_vec) }
+    }
+}
+
+/// Is this descriptor a pipe that is open for writing?
+pub(crate) fn is_pipe(number: u32) -> bool {
+    let path = format!("/proc/self/fd/{number}");
+    // proc_pid_fd(5): the link's own mode tells how it is open.
+    let open_for_writing = lstat(&path).is_ok_and(|link| link.st_mode & 0o200 != 0);
+    open_for_writing && stat(&path).is_ok_and(|is| FileType::from_raw_mode(is.st_mode) == FileType::Fifo)
+}
+
+/// Closes everything from 3 on but this one. Only before anything of ours is open.
+pub(crate) fn close_all_but(keep: Option<u32>) {
+    let listed = fs::read_dir("/proc/self/fd").map(|entries| {
+        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.collect::<Vec<u32>>()
+    });
+    // The listing is closed by now, and its number is free again.
+    for number in listed.unwrap_or_else(|_| (3..MANY).collect()) {
+        if number > 2 && keep != Some(number) {
+            close(number);
+        }
+    }
+}
+
+/// Closes one that is not ours.
+pub(crate) fn close(number: u32) {
+    if let Ok(number) = i32::try_from(number) {
+        let _ = nix::unistd::close(number);
+    }
+}
+
+/// Writes a text into a pipe that is not ours.
+pub(crate) fn write(number: u32, text: &[u8]) -> io::Result<()> {
+    fs::File::from(duplicate(number)?).write_all(text)
+}
+
+fn duplicate(number: u32) -> io::Result<OwnedFd> {
+    let raw = i32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let own = || pidfd_getfd(pidfd_open(getpid(), PidfdFlags::empty())?, raw, PidfdGetfdFlags::empty());
+    // Some containers forbid that. Opened anew it needs rights of its own, and without a reader there would be no end
+    // to the waiting.
+    let anew =
+        || open(format!("/proc/self/fd/{number}"), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    Ok(own().or_else(|_| anew())?)
+}
