@@ -161,7 +161,7 @@ fn a_reload_makes_new_instances_and_loads_nothing_twice() {
         maps.lines().filter(from_its_beginning).filter(|line| line.contains("libcheckpost_filter_example.so")).count()
     };
     assert_eq!(found(&check(&daemon, MAIL, "")).len(), 1);
-    let mut reload = |daemon: &mut Daemon, config: &str, expected: usize| {
+    let reload = |daemon: &mut Daemon, config: &str, expected: usize| {
         std::fs::write(daemon.config(), config).unwrap();
         daemon.signal(Signal::HUP);
         daemon.wait_for("configuration reloaded");

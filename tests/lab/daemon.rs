@@ -29,7 +29,17 @@ pub fn program(name: &str) -> PathBuf {
             return folder.into();
         }
         let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--package", "checkpostd", "--package", "checkpost", "--package", "checkpost-qmail", "--bins"])
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "checkpostd",
+                "--package",
+                "checkpost",
+                "--package",
+                "checkpost-qmail",
+                "--bins",
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(built.is_ok_and(|status| status.success()), "the programs under test do not build");
