@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use checkpostd::admin::{Client, Request, Response, Status};
@@ -14,7 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Daemon {
     pub(crate) child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
+    stderr: Option<BufReader<std::process::ChildStderr>>,
     pub(crate) log: String,
     folder: tempfile::TempDir,
 }
@@ -41,7 +42,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = Some(BufReader::new(child.stderr.take().unwrap()));
         Self { child, stderr, log: String::new(), folder }
     }
 
@@ -49,7 +50,7 @@ impl Daemon {
     pub(crate) fn wait_for(&mut self, text: &str) {
         loop {
             let before = self.log.len();
-            let read = self.stderr.read_line(&mut self.log).unwrap();
+            let read = self.stderr.as_mut().unwrap().read_line(&mut self.log).unwrap();
             assert!(read > 0, "the log ends before {text:?}:\n{}", self.log);
             if self.log[before..].contains(text) {
                 return;
@@ -78,9 +79,18 @@ impl Daemon {
         }
     }
 
-    /// Waits for the end; the rest of the log is read, too.
+    /// Waits for the end; the rest of the log is read, too. One that does not end is killed, and that is a failure.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
-        self.stderr.read_to_string(&mut self.log).unwrap();
+        let (done, ended) = mpsc::channel();
+        let mut stderr = self.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            let mut rest = String::new();
+            done.send(stderr.read_to_string(&mut rest).map(|_| rest)).unwrap();
+        });
+        let Ok(rest) = ended.recv_timeout(PATIENCE * 2) else {
+            panic!("the daemon does not end:\n{}", self.log);
+        };
+        self.log.push_str(&rest.unwrap());
         (self.child.wait().unwrap(), std::mem::take(&mut self.log))
     }
 }
