@@ -8,7 +8,7 @@ mod harness;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpost_filter_fixtures::{Libraries, has_compiler};
+use checkpost_filter_fixtures::{Libraries, has_compiler, skip};
 use checkpostd::admin::{Client, Request, Response};
 use checkpostd::report::{Circumstances, Outlook, Report};
 use rustix::process::Signal;
@@ -190,7 +190,7 @@ fn a_hang_is_a_timeout_and_when_all_threads_hang_mail_does_not_wait() {
     }
     let libraries = Libraries::new();
     let hang = filter("hang", &libraries.misbehaving("HANG_ON_WORD"), "threads = 2");
-    let daemon = Daemon::start("check_time = '500ms'", &hang);
+    let mut daemon = Daemon::start("check_time = '500ms'", &hang);
     // It hangs for as long as this file is there.
     let word = libraries.folder().join("word");
     std::fs::write(&word, "").unwrap();
@@ -204,6 +204,10 @@ fn a_hang_is_a_timeout_and_when_all_threads_hang_mail_does_not_wait() {
         assert_eq!(found(&check(&daemon, MAIL, "")), [["unscanned", "busy", "hang"]]);
     }
     assert!(begin.elapsed() < Duration::from_millis(500), "they waited: {:?}", begin.elapsed());
+    // A reload does not let more threads go the same way.
+    daemon.signal(Signal::HUP);
+    daemon.wait_for("configuration reloaded");
+    assert_eq!(found(&check(&daemon, MAIL, "")), [["unscanned", "busy", "hang"]]);
     // The calls return after all, and it looks again.
     std::fs::remove_file(&word).unwrap();
     let begin = Instant::now();
@@ -237,6 +241,38 @@ fn garbage_is_unscanned_and_what_is_right_counts() {
         ["unscanned", "unreadable", "could-not"],
     ];
     assert_eq!(found(&check(&daemon, MAIL, "")), expected);
+}
+
+/// Foreign code never runs as root when the daemon is not to: what only its own user's word makes good is taken at start, when
+/// the daemon is still root, and at a reload, when it is not any more.
+#[test]
+fn a_library_runs_as_the_user_of_the_daemon() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        return skip("not root, so the daemon cannot become another user");
+    }
+    if !has_compiler() {
+        return;
+    }
+    let (libraries, folder) = (Libraries::new(), tempfile::tempdir().unwrap());
+    for folder in [libraries.folder(), folder.path().to_owned()] {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let (own, crash) = (libraries.misbehaving("GOOD"), libraries.misbehaving("ABORT_AT_LOAD"));
+    chown(&own, Some(65534), None).unwrap();
+    let config = format!("[daemon]\nstate = {:?}\n", folder.path().join("state"));
+    let as_nobody = format!("{config}user = '65534'\ngroup = '65534'\n{}", filter("own", &own, ""));
+    let mut daemon = Daemon::start_with(&as_nobody, folder);
+    daemon.wait_for("serving");
+    assert_eq!(found(&check(&daemon, MAIL, "")), [["malware", "Right", "own"]]);
+    daemon.signal(Signal::HUP);
+    daemon.wait_for("configuration reloaded");
+    assert_eq!(found(&check(&daemon, MAIL, "")), [["malware", "Right", "own"]]);
+    std::fs::write(daemon.config(), format!("{as_nobody}{}", filter("crash", &crash, ""))).unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.wait_for("it crashed (signal 6) the process that tried it");
+    // Of root, it is somebody else's file.
+    refused(&filter("own", &own, ""), &["it belongs to user 65534"]);
 }
 
 /// As documented: a library is code in the process. Nothing was answered for the mail, so it is sent again.

@@ -39,9 +39,8 @@ pub fn probe_main() -> Option<ExitCode> {
         CAN_PROBE.store(true, Ordering::Relaxed);
         return None;
     }
-    // No core dump of a crash that is expected, no child without its parent. Neither may keep us from trying.
+    // No core dump of a crash that is expected. It must not keep us from trying.
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let mut request = String::new();
     let read = std::io::stdin().read_to_string(&mut request);
     let Some(request) = read.ok().and_then(|_| serde_json::from_str::<Request>(&request).ok()) else {
@@ -57,6 +56,8 @@ fn answer(request: Request) -> Result<(), Trouble> {
     if let Some((name, account)) = &request.account {
         account.become_it(name).map_err(|error| Trouble { with_settings: false, message: error.to_string() })?;
     }
+    // No child without its parent. To become another user takes this back (prctl(2)), so it comes after that.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let config = Config {
         name: request.name.into(),
         path: request.path,
