@@ -104,12 +104,12 @@ impl Account {
     }
 }
 
-/// Makes a directory of ours (mode 0750) if it is not there, and gives it to the account.
-pub fn own_directory(path: &Path, account: Option<&Account>) -> io::Result<()> {
+/// Makes a directory of ours with these permission bits if it is not there, and gives it to the account.
+pub fn own_directory(path: &Path, mode: u32, account: Option<&Account>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path)?;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
     if let Some(account) = account
         && std::fs::metadata(path)?.uid() != account.user
     {

@@ -86,8 +86,8 @@ pub fn run(config: &Path) -> ExitCode {
 fn prepare(loaded: &Loaded) -> anyhow::Result<()> {
     use anyhow::Context;
     let settings = &loaded.settings;
-    for directory in settings.directories().chain([&*loaded.quarantine.directory]) {
-        privileges::own_directory(directory, settings.account())
+    for (directory, mode) in settings.directories().chain([(&*loaded.quarantine.directory, 0o750)]) {
+        privileges::own_directory(directory, mode, settings.account())
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
     }
     match &settings.account {

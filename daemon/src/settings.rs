@@ -137,9 +137,11 @@ impl Settings {
         self.account.as_ref().map(|(_, account)| account)
     }
 
-    /// The directories that the program makes for itself.
-    pub fn directories(&self) -> impl Iterator<Item = &Path> {
-        [Some(&*self.state), Some(&*self.spool.directory), self.admin_socket.parent()].into_iter().flatten()
+    /// The directories that the program makes for itself, with their permission bits. Programs of other users ask at
+    /// sockets beside the admin socket, which each have a mode of their own.
+    pub fn directories(&self) -> impl Iterator<Item = (&Path, u32)> {
+        let run = self.admin_socket.parent().filter(|run| *run != self.state).map(|run| (run, 0o755));
+        [(&*self.state, 0o750), (&*self.spool.directory, 0o750)].into_iter().chain(run)
     }
 }
 

@@ -62,7 +62,7 @@ const WHY_VERIFY: &str = "without this socket Courier takes mail and asks nobody
 /// All recipes.
 pub const RECIPES: [Recipe<Step>; 1] = [Recipe {
     kind: "courierfilter",
-    way: "[[way]]\nkind = \"courierfilter\"\nlisten = \"unix:/run/checkpost/check.sock\"\nsocket_mode = \"0666\"\n",
+    way: "[[way]]\nkind = \"courierfilter\"\nlisten = \"unix:/run/checkpost/courier.sock\"\nsocket_mode = \"0666\"\n",
     steps: &[Step::Program, Step::Modules, Step::Start, Step::Verify],
 }];
 

@@ -93,7 +93,7 @@ impl Config {
 
     fn take(mut settings: Settings, program: &Path) -> Result<Self, SettingsError> {
         let config = Self {
-            socket: settings.take_path("socket")?.unwrap_or_else(|| "/run/checkpost/check.sock".into()),
+            socket: settings.take_path("socket")?.unwrap_or_else(|| "/run/checkpost/qmail.sock".into()),
             original: settings.take_path("original")?.unwrap_or_else(|| original_of(program)),
             text: settings.take("text", Text::ACCEPTED, Text::parse)?.unwrap_or(Text::Off),
             when_down: settings.take("when_down", "defer, pass", WhenDown::parse)?.unwrap_or(WhenDown::Defer),

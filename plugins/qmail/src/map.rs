@@ -140,7 +140,9 @@ fn runs(answer: &Answer, envelope: &Envelope) -> Result<Vec<Run>, &'static str> 
     if answer.outcomes.len() != all.len() {
         return Err("outcomes for other recipients");
     }
-    let mut parts: Vec<(usize, &[u8], Vec<&[u8]>)> = Vec::new();
+    // Content, sender, recipients.
+    type Part<'a> = (usize, &'a [u8], Vec<&'a [u8]>);
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for (number, (content, group)) in answer.contents.iter().zip(answer.groups()).enumerate() {
         let sender = content.sender.as_ref().map_or(envelope.sender(), |sender| sender.as_bytes());
         // Several runs cannot be taken back together, so contents that differ in nothing but who gets them are one.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folder, gone when dropped: `bin/qmail-queue` is the stub original (`lab/bin/stub_qmail_queue.rs`).
 #[derive(Debug)]
@@ -75,9 +76,13 @@ impl Home {
     /// Copies a program into `bin`, for everybody to run.
     pub fn install(&self, program: &Path, name: &str) -> io::Result<PathBuf> {
         let path = self.bin(name);
-        // A running program cannot be written to, but another can take its name.
+        // A running program cannot be written to, but another can take its name. And what another process wrote no child of
+        // ours can still have open for writing, which would keep it from being started.
         let new = self.bin(".new");
-        fs::copy(program, &new)?;
+        let copied = Command::new("cp").arg(program).arg(&new).status()?;
+        if !copied.success() {
+            return Err(io::Error::other(format!("cp {}: {copied}", program.display())));
+        }
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
         fs::rename(&new, &path)?;
         Ok(path)

@@ -49,7 +49,7 @@ pub(crate) enum WhenBroken {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            socket: "/run/checkpost/check.sock".into(),
+            socket: "/run/checkpost/courier.sock".into(),
             timeout: Duration::from_secs(100),
             when_down: WhenDown::Defer,
             when_broken: WhenBroken::Closed,
