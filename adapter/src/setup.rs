@@ -6,6 +6,8 @@
 pub struct Recipe<S: 'static> {
     /// The way's kind.
     pub kind: &'static str,
+    /// Which of several methods for the kind, in a few words; `None`: there is one.
+    pub method: Option<&'static str>,
     /// In this order.
     pub steps: &'static [S],
     /// Our own side, for checkpost.toml.
@@ -21,7 +23,12 @@ pub trait Step {
 impl<S: Step> Recipe<S> {
     /// To be shown.
     pub fn plan(&self) -> Plan {
-        Plan { way: self.kind, steps: self.steps.iter().map(Step::entry).collect(), checkpost_toml: self.way }
+        Plan {
+            way: self.kind,
+            method: self.method,
+            steps: self.steps.iter().map(Step::entry).collect(),
+            checkpost_toml: self.way,
+        }
     }
 }
 
@@ -30,6 +37,8 @@ impl<S: Step> Recipe<S> {
 pub struct Plan {
     /// The way's kind.
     pub way: &'static str,
+    /// Which of several methods, in a few words.
+    pub method: Option<&'static str>,
     /// In this order.
     pub steps: Vec<Entry>,
     /// Our own side, for checkpost.toml.
@@ -37,7 +46,7 @@ pub struct Plan {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
     /// The file that changes.
     pub file: Option<&'static str>,
@@ -47,6 +56,8 @@ pub struct Entry {
     pub lines: Option<(&'static str, &'static str)>,
     /// The reason.
     pub why: Option<&'static str>,
+    /// A command that takes it back, where that is more than to remove what was entered. Taken back in reverse order.
+    pub undo: Option<String>,
 }
 
 /// Words as a shell takes them.

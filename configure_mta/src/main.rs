@@ -34,24 +34,30 @@ enum Command {
 fn plans() -> Vec<Plan> {
     let mut plans = checkpost_postfix::setup::plans();
     plans.extend(checkpost_sendmail::setup::plans());
+    plans.extend(checkpost_qmail::setup::plans());
     plans
 }
 
 fn main() -> ExitCode {
     let Arguments { command: Command::Plan { way, json } } = Arguments::parse();
     let plans = plans();
-    let Some(plan) = plans.iter().find(|plan| plan.way == way) else {
-        let known: Vec<_> = plans.iter().map(|plan| plan.way).collect();
+    let chosen: Vec<&Plan> = plans.iter().filter(|plan| plan.way == way).collect();
+    if chosen.is_empty() {
+        let mut known: Vec<_> = plans.iter().map(|plan| plan.way).collect();
+        known.dedup();
         say(&format!("configure_mta: no recipe for {way:?}; there are: {}", known.join(", ")), true);
         return ExitCode::FAILURE;
-    };
-    let text = if json { as_json(plan).to_string() } else { as_text(plan) };
-    say(text.trim_end(), false);
+    }
+    // One document, or one for each method.
+    let show = |plan: &&Plan| if json { as_json(plan).to_string() } else { as_text(plan) };
+    say(chosen.iter().map(show).collect::<Vec<_>>().join("\n\n").trim_end(), false);
     ExitCode::SUCCESS
 }
 
 fn as_text(plan: &Plan) -> String {
-    let mut text = format!("# {}: a plan. Nothing was changed, and this program applies nothing yet.\n", plan.way);
+    let method = plan.method.map(|method| format!(" {method}")).unwrap_or_default();
+    let mut text =
+        format!("# {}{method}: a plan. Nothing was changed, and this program applies nothing yet.\n", plan.way);
     for step in &plan.steps {
         text.push('\n');
         if let Some(why) = step.why {
@@ -63,6 +69,10 @@ fn as_text(plan: &Plan) -> String {
         if let Some(run) = &step.run {
             text.push_str(&format!("{run}\n"));
         }
+    }
+    let undo: Vec<&str> = plan.steps.iter().rev().filter_map(|step| step.undo.as_deref()).collect();
+    if !undo.is_empty() {
+        text.push_str(&format!("\n# To take it back:\n{}\n", undo.join("\n")));
     }
     text.push_str("\n# And in checkpost.toml:\n");
     text.push_str(plan.checkpost_toml);
@@ -91,6 +101,7 @@ mod tests {
             let text = as_text(&plan);
             for step in &plan.steps {
                 assert!(step.why.is_none_or(|why| text.contains(why)), "{text}");
+                assert!(step.undo.as_ref().is_none_or(|undo| text.contains(undo)), "{text}");
                 assert!(step.run.is_some() || step.lines.is_some(), "{step:?}");
             }
             assert!(text.contains("applies nothing yet") && text.contains(plan.checkpost_toml), "{text}");

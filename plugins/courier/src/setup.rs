@@ -31,7 +31,7 @@ impl setup::Step for Step {
             Self::Start => ("/etc/courier/filters/active/checkpost", START, WHY_START),
             Self::Verify => ("/var/lib/courier/allfilters/checkpost", VERIFY, WHY_VERIFY),
         };
-        Entry { file: Some(file), run: Some(run.into()), lines: None, why: Some(why) }
+        Entry { file: Some(file), run: Some(run.into()), why: Some(why), ..Entry::default() }
     }
 }
 
@@ -62,6 +62,7 @@ const WHY_VERIFY: &str = "without this socket Courier takes mail and asks nobody
 /// All recipes.
 pub const RECIPES: [Recipe<Step>; 1] = [Recipe {
     kind: "courierfilter",
+    method: None,
     way: "[[way]]\nkind = \"courierfilter\"\nlisten = \"unix:/run/checkpost/courier.sock\"\nsocket_mode = \"0666\"\n",
     steps: &[Step::Program, Step::Modules, Step::Start, Step::Verify],
 }];

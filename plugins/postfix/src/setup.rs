@@ -72,9 +72,9 @@ impl setup::Step for Step {
             Self::Service { service, entry, why } => {
                 ("master.cf", shell(&["postconf", "-Me", &format!("{service}={entry}")]), Some(*why))
             }
-            Self::Reload => return Entry { file: None, run: Some("postfix reload".into()), lines: None, why: None },
+            Self::Reload => return Entry { run: Some("postfix reload".into()), ..Entry::default() },
         };
-        Entry { file: Some(file), run: Some(run), lines: None, why }
+        Entry { file: Some(file), run: Some(run), why, ..Entry::default() }
     }
 }
 
@@ -82,6 +82,7 @@ impl setup::Step for Step {
 pub const RECIPES: [Recipe<Step>; 3] = [
     Recipe {
         kind: "postfix-milter",
+        method: None,
         way: "[[way]]\nkind = \"postfix-milter\"\nlisten = \"unix:/var/spool/postfix/checkpost/milter.sock\"\n",
         steps: &[
             Step::Append {
@@ -105,6 +106,7 @@ pub const RECIPES: [Recipe<Step>; 3] = [
     },
     Recipe {
         kind: "postfix-before-queue",
+        method: None,
         way: "[[way]]\nkind = \"postfix-before-queue\"\nlisten = \"127.0.0.1:10025\"\nnext_hop = \"127.0.0.1:10026\"\n",
         steps: &[
             Step::Service {
@@ -134,6 +136,7 @@ pub const RECIPES: [Recipe<Step>; 3] = [
     },
     Recipe {
         kind: "postfix-after-queue",
+        method: None,
         way: "[[way]]\nkind = \"postfix-after-queue\"\nlisten = \"127.0.0.1:10025\"\nprotocol = \"lmtp\"\n\
               hop_protocol = \"smtp\"\nnext_hop = \"127.0.0.1:10026\"\n",
         steps: &[

@@ -7,6 +7,7 @@ pub mod config;
 pub mod map;
 pub mod origin;
 pub mod session;
+pub mod setup;
 
 use checkpost_adapter::Kind;
 use checkpost_core::Abilities;

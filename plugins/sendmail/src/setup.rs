@@ -29,15 +29,14 @@ impl setup::Step for Step {
         match self {
             Self::Lines { text, why } => Entry {
                 file: Some("/etc/mail/sendmail.mc"),
-                run: None,
                 lines: Some(("before the first MAILER line", text)),
                 why: Some(why),
+                ..Entry::default()
             },
             Self::Rebuild => Entry {
                 file: Some("/etc/mail/sendmail.cf"),
                 run: Some("make -C /etc/mail && systemctl reload sendmail".into()),
-                lines: None,
-                why: None,
+                ..Entry::default()
             },
         }
     }
@@ -46,6 +45,7 @@ impl setup::Step for Step {
 /// All recipes.
 pub const RECIPES: [Recipe<Step>; 1] = [Recipe {
     kind: "sendmail-milter",
+    method: None,
     way: "[[way]]\nkind = \"sendmail-milter\"\nlisten = \"unix:/run/checkpost/milter.sock\"\n",
     steps: &[
         Step::Lines {
