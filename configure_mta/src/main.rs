@@ -35,6 +35,7 @@ fn plans() -> Vec<Plan> {
     let mut plans = checkpost_postfix::setup::plans();
     plans.extend(checkpost_sendmail::setup::plans());
     plans.extend(checkpost_qmail::setup::plans());
+    plans.extend(checkpost_courier::setup::plans());
     plans
 }
 

@@ -31,6 +31,7 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     // Asked by a program beside a mail server.
     all.push(check(checkpost_check::CHECK));
     all.push(check(checkpost_qmail::QUEUE));
+    all.push(check(checkpost_courier::COURIERFILTER));
     all
 });
 

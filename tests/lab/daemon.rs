@@ -38,6 +38,8 @@ pub fn program(name: &str) -> PathBuf {
                 "checkpost",
                 "--package",
                 "checkpost-qmail",
+                "--package",
+                "checkpost-courier",
                 "--bins",
             ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
