@@ -10,6 +10,7 @@ mod mail;
 mod memory;
 mod milter;
 mod process;
+mod qmail;
 mod relay;
 mod report;
 mod rows;
@@ -81,6 +82,8 @@ pub(crate) struct Args {
 enum Other {
     /// Measure the milter: alone against a C filter that does nothing, and through Postfix against no filter.
     Milter(milter::Args),
+    /// Measure checkpost-qmail-queue, from its start to its end, against a C program that only drains its input.
+    Qmail(qmail::Args),
 }
 
 /// What every measurement takes.
@@ -114,11 +117,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let common = match &args.other {
         Some(Other::Milter(milter)) => &milter.common,
+        Some(Other::Qmail(qmail)) => &qmail.common,
         None => &args.common,
     };
     ensure!(common.rounds > 0 && common.seconds > 0.0, "nothing to measure in no time");
-    if let Some(Other::Milter(args)) = &args.other {
-        milter::run(args)?;
+    match &args.other {
+        Some(Other::Milter(args)) => milter::run(args)?,
+        Some(Other::Qmail(args)) => qmail::run(args)?,
+        None => {}
+    }
+    if args.other.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
     let report = if args.memory { measure_memory(args)? } else { measure_speed(args)? };

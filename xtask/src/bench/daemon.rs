@@ -17,9 +17,17 @@ use super::process::{Server, free_port};
 /// # Errors
 /// When cargo fails; its own messages are on the terminal then.
 pub(super) fn build() -> anyhow::Result<PathBuf> {
+    build_program("checkpostd", "checkpostd")
+}
+
+/// Builds this program of this package with the release profile and says where it is.
+///
+/// # Errors
+/// When cargo fails; its own messages are on the terminal then.
+pub(super) fn build_program(package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "checkpostd", "--message-format=json-render-diagnostics"])
+        .args(["build", "--release", "--package", package, "--bins", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cargo build")?;
@@ -27,9 +35,9 @@ pub(super) fn build() -> anyhow::Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "checkpostd")
+        .filter(|message| message["target"]["name"] == program)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no program checkpostd")
+        .with_context(|| format!("cargo built no program {program}"))
 }
 
 /// Starts `program` between a free port and `next_hop`, all its files in `folder`, and says how long it took from the

@@ -7,7 +7,7 @@ mod goals;
 mod mta;
 mod postfix;
 mod script;
-mod socket;
+pub(super) mod socket;
 
 use std::path::Path;
 
