@@ -17,16 +17,29 @@ use super::process::{Server, free_port};
 /// # Errors
 /// When cargo fails; its own messages are on the terminal then.
 pub(super) fn build() -> anyhow::Result<PathBuf> {
-    build_program("checkpostd", "checkpostd")
+    build_with("checkpostd", "checkpostd", &mut Command::new(cargo()))
 }
 
-/// Builds this program of this package with the release profile and says where it is.
+/// Builds this program of this package likewise, linked statically: for programs that a mail server starts for each mail, as the
+/// README says.
 ///
 /// # Errors
 /// When cargo fails; its own messages are on the terminal then.
-pub(super) fn build_program(package: &str, program: &str) -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+pub(super) fn build_static(package: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let about = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
+    let about = String::from_utf8_lossy(&about.stdout).into_owned();
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not tell its host")?;
+    let mut cargo = Command::new(cargo());
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_BUILD_TARGET", host);
+    build_with(package, program, &mut cargo)
+}
+
+fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn build_with(package: &str, program: &str, cargo: &mut Command) -> anyhow::Result<PathBuf> {
+    let output = cargo
         .args(["build", "--release", "--package", package, "--bins", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()

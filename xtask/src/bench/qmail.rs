@@ -70,8 +70,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let queue = match &args.queue {
         Some(program) => program.clone(),
         None => {
-            progress("building checkpost-qmail-queue with the release profile");
-            daemon::build_program("checkpost-qmail", QUEUE)?
+            progress("building checkpost-qmail-queue with the release profile, static");
+            daemon::build_static("checkpost-qmail", QUEUE)?
         }
     };
     let drain = drain(folder.path())?;
