@@ -13,6 +13,7 @@ use checkpost_adapter::host::Gauge;
 use checkpost_adapter::pool::Pool;
 use checkpost_adapter::stream::Connection;
 use checkpost_adapter::way::Listen;
+use checkpost_mark::Key;
 use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -96,6 +97,13 @@ fn prepare(loaded: &Loaded) -> anyhow::Result<()> {
             tracing::warn!("running as root; set `user` in [daemon], or User= in the unit");
         }
         None => {}
+    }
+    // For the programs beside mail servers. The daemon itself marks nothing, and is no reason not to start.
+    if let Err(error) = Key::ensure(&settings.mark_key()) {
+        tracing::warn!(
+            error = format!("{:#}", anyhow::Error::from(error)),
+            "no key for the marks on mail that is handed in again"
+        );
     }
     settings.spool.unnamed_file().map(drop).with_context(|| {
         format!("cannot write to the spool {}; see `state` and `spool` in [daemon]", settings.spool.directory.display())

@@ -143,6 +143,11 @@ impl Settings {
         let run = self.admin_socket.parent().filter(|run| *run != self.state).map(|run| (run, 0o755));
         [(&*self.state, 0o750), (&*self.spool.directory, 0o750)].into_iter().chain(run)
     }
+
+    /// The key of the marks on mail that is handed in again: made at the start where there is none.
+    pub fn mark_key(&self) -> PathBuf {
+        self.state.join("mark.key")
+    }
 }
 
 #[cfg(test)]
