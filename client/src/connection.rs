@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpost_wire::check::{Answer, Finder, Form, HELLO, List, MAX_ANSWER, Response};
+use checkpost_wire::check::{Answer, Changed, Finder, Form, HELLO, List, MAX_ANSWER, Response};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -70,48 +70,70 @@ impl Connection {
         self.stream.write_all(octets)
     }
 
-    /// Waits for the answer to a request for so many recipients. Nothing comes behind it.
-    pub(crate) fn response(&mut self, recipients: usize, until: Instant) -> Result<Response, AskError> {
+    /// Waits for the answer to a request for so many recipients, and for the octets that belong to its pieces. Nothing
+    /// comes behind them.
+    pub(crate) fn response(
+        &mut self,
+        recipients: usize,
+        changed: Changed,
+        until: Instant,
+    ) -> Result<(Response, Vec<u8>), AskError> {
         let mut buffer = Vec::new();
         let mut finder = Finder::default();
         loop {
-            let count = match self.receive(&mut buffer, until) {
-                Ok(count) => count,
-                Err(error) if is_late(&error) => return Err(AskError::Late),
-                Err(error) => return Err(AskError::Broken(error)),
-            };
-            if count == 0 {
-                return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into()));
-            }
+            self.receive_more(&mut buffer, until)?;
             let greeted = buffer.len().min(HELLO.len());
             if buffer[..greeted] != HELLO[..greeted] {
                 return Err(AskError::Malformed("another protocol or version"));
             }
             let list = &buffer[greeted..];
-            match finder.find(list, MAX_ANSWER) {
-                Ok(Some(length)) if length == list.len() => {
-                    return Response::decode(List::new(list), recipients).map_err(AskError::Unclear);
-                }
-                Ok(Some(_)) => return Err(AskError::Malformed("more than one answer")),
-                Ok(None) => {}
-                Err(_) => return Err(AskError::Malformed("it is too long")),
+            let Some(length) = finder.find(list, MAX_ANSWER).map_err(|_| AskError::Malformed("it is too long"))? else {
+                continue;
+            };
+            let response = Response::decode(List::new(&list[..length]), recipients).map_err(AskError::Unclear)?;
+            let octets = match &response {
+                Response::Answer(answer) if changed == Changed::Pieces => answer.octets(),
+                _ => 0,
+            };
+            let octets = usize::try_from(octets).ok().filter(|octets| *octets <= MAX_ANSWER);
+            let octets = octets.ok_or(AskError::Malformed("it is too long"))?;
+            let mut rest = buffer.split_off(greeted + length);
+            while rest.len() < octets {
+                self.receive_more(&mut rest, until)?;
             }
+            return if rest.len() == octets {
+                Ok((response, rest))
+            } else {
+                Err(AskError::Malformed("more than one answer"))
+            };
         }
     }
 
     /// The descriptors that came with an answer, in the places of its contents.
-    pub(crate) fn contents(&mut self, answer: &Answer) -> Result<Vec<Option<OwnedFd>>, AskError> {
+    pub(crate) fn contents(&mut self, answer: &Answer, changed: Changed) -> Result<Vec<Option<OwnedFd>>, AskError> {
         let mut contents = Vec::with_capacity(answer.contents.len());
         for content in &answer.contents {
             contents.push(match content.form {
                 Form::Same => None,
-                Form::Descriptor => {
+                Form::Descriptor if changed == Changed::Descriptor => {
                     Some(self.descriptors.pop_front().ok_or(AskError::Malformed("a descriptor is missing"))?)
                 }
+                Form::Pieces(_) if changed == Changed::Pieces => None,
+                Form::Descriptor => return Err(AskError::Malformed("descriptors were not asked for")),
                 Form::Pieces(_) => return Err(AskError::Malformed("pieces were not asked for")),
             });
         }
         if self.descriptors.is_empty() { Ok(contents) } else { Err(AskError::Malformed("too many descriptors")) }
+    }
+
+    /// Octets that are there, behind those in `buffer`; an end is an error.
+    fn receive_more(&mut self, buffer: &mut Vec<u8>, until: Instant) -> Result<(), AskError> {
+        match self.receive(buffer, until) {
+            Ok(0) => Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(error) if is_late(&error) => Err(AskError::Late),
+            Err(error) => Err(AskError::Broken(error)),
+        }
     }
 
     /// Octets that are there, behind those in `buffer`; 0 at the end.

@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod settings;
+pub mod spool;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -22,6 +23,8 @@ pub struct Reply {
     pub answer: Answer,
     /// For each content of the answer: its octets if they are others than those sent, to be read from offset 0.
     pub contents: Vec<Option<OwnedFd>>,
+    /// With [`ask_pieces`]: the new octets of all pieces, one behind the other.
+    pub octets: Vec<u8>,
     connection: Connection,
 }
 
@@ -58,23 +61,62 @@ pub enum AskError {
 /// # Errors
 /// All but a whole answer within the time.
 pub fn ask(socket: &Path, request: &Request, content: BorrowedFd<'_>, within: Duration) -> Result<Reply, AskError> {
+    ask_for(Changed::Descriptor, socket, request, content, within)
+}
+
+/// As [`ask`], but changed contents come back as pieces of the old one and at most 8 MiB of new octets: for who does
+/// not hand on whole contents.
+///
+/// # Errors
+/// All but a whole answer within the time.
+pub fn ask_pieces(
+    socket: &Path,
+    request: &Request,
+    content: BorrowedFd<'_>,
+    within: Duration,
+) -> Result<Reply, AskError> {
+    ask_for(Changed::Pieces, socket, request, content, within)
+}
+
+fn ask_for(
+    changed: Changed,
+    socket: &Path,
+    request: &Request,
+    content: BorrowedFd<'_>,
+    within: Duration,
+) -> Result<Reply, AskError> {
     let until = Instant::now() + within;
     let mut request = request.clone();
     request.content = Carried::Descriptor;
-    request.changed = Changed::Descriptor;
+    request.changed = changed;
     request.within.get_or_insert(within);
     let mut said = HELLO.to_vec();
     said.extend(request.encode().map_err(AskError::Request)?);
     let mut connection = Connection::open(socket, until)?;
     // A daemon that refuses before it has read all closes, and what it said can still be read.
     let sent = connection.send(&said, content, until);
-    match connection.response(request.recipients.len(), until) {
-        Ok(Response::Answer(answer)) => {
-            let contents = connection.contents(&answer)?;
-            Ok(Reply { answer, contents, connection })
+    match connection.response(request.recipients.len(), changed, until) {
+        Ok((Response::Answer(answer), octets)) => {
+            let contents = connection.contents(&answer, changed)?;
+            Ok(Reply { answer, contents, octets, connection })
         }
-        Ok(Response::Error(why)) => Err(AskError::Refused(why)),
+        Ok((Response::Error(why), _)) => Err(AskError::Refused(why)),
         Err(error) => Err(sent.err().unwrap_or(error)),
+    }
+}
+
+impl AskError {
+    /// Is nobody there who could have answered? Else the daemon had its say, if not in an answer.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::Late | Self::Broken(_))
+    }
+
+    /// It and its cause, for a log.
+    pub fn chain(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
     }
 }
 

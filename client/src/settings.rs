@@ -3,6 +3,9 @@
 //! TOML would be most of such a program. A value may stand in double quotes, as in the daemon's files.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,26 +39,73 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+/// `when_down`: what is done while the daemon cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenDown {
+    /// `defer`: the sender is told to try again.
+    #[default]
+    Defer,
+    /// `pass`: the mail goes on without a check, and a line in the log says so.
+    Pass,
+}
+
+impl WhenDown {
+    /// Takes the key.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn take(settings: &mut Settings) -> Result<Self, SettingsError> {
+        let read = |value: &str| match value {
+            "defer" => Some(Self::Defer),
+            "pass" => Some(Self::Pass),
+            _ => None,
+        };
+        Ok(settings.take("when_down", "defer, pass", read)?.unwrap_or_default())
+    }
+}
+
 impl Settings {
     /// Reads a file; one that is not there says nothing.
     ///
     /// # Errors
     /// It cannot be read, is too long, or has a line that is no setting.
     pub fn read(file: &Path) -> Result<Self, SettingsError> {
-        let wrong = |why: String| SettingsError(format!("{}: {why}", file.display()));
-        let text = match std::fs::File::open(file) {
-            Ok(open) => {
-                use std::io::Read as _;
-                let mut text = String::new();
-                open.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
-                text
+        Self::read_if(file, |_| Ok(()))
+    }
+
+    /// As [`Self::read`], for a program that any local user may start: nobody but root and the owner of `program` may
+    /// own the file, and nobody else may write to it.
+    ///
+    /// # Errors
+    /// As well when others may write to it.
+    pub fn read_trusted(file: &Path, program: &Path) -> Result<Self, SettingsError> {
+        Self::read_if(file, |open| {
+            let (is, owner) = (open.metadata()?, program.metadata().map_or(0, |program| program.uid()));
+            if (is.uid() == 0 || is.uid() == owner) && is.mode() & 0o022 == 0 {
+                return Ok(());
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(wrong(error.to_string())),
+            let why = "others can write to it; accepted: owned by root, writable by nobody else";
+            Err(std::io::Error::other(why))
+        })
+    }
+
+    fn read_if(file: &Path, may: impl FnOnce(&File) -> std::io::Result<()>) -> Result<Self, SettingsError> {
+        let read = || -> std::io::Result<String> {
+            let mut text = String::new();
+            match File::open(file) {
+                Ok(open) => {
+                    may(&open)?;
+                    open.take(MAX_SIZE + 1).read_to_string(&mut text)?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            if text.len() as u64 > MAX_SIZE {
+                return Err(std::io::Error::other(format!("more than {MAX_SIZE} octets")));
+            }
+            Ok(text)
         };
-        if text.len() as u64 > MAX_SIZE {
-            return Err(wrong(format!("more than {MAX_SIZE} octets")));
-        }
+        let text = read().map_err(|error| SettingsError(format!("{}: {error}", file.display())))?;
         Self::parse(file, &text)
     }
 
@@ -167,5 +217,21 @@ mod tests {
     fn a_file_that_is_not_there_says_nothing() {
         assert!(Settings::read(Path::new("/nonexistent/x.conf")).unwrap().lines.is_empty());
         assert!(Settings::read(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, program) = (folder.path().join("x.conf"), folder.path().join("program"));
+        std::fs::write(&program, "").unwrap();
+        assert!(Settings::read_trusted(&file, &program).unwrap().lines.is_empty());
+        std::fs::write(&file, "a = b\n").unwrap();
+        for (mode, trusted) in [(0o644, true), (0o600, true), (0o664, false), (0o646, false)] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            let read = Settings::read_trusted(&file, &program).map_err(|error| error.to_string());
+            assert_eq!(read.is_ok(), trusted, "{mode:o}");
+            assert!(trusted || read.unwrap_err().contains("x.conf: others can write to it; accepted: owned by root"));
+        }
     }
 }

@@ -4,11 +4,10 @@
 //! start the program, so neither the environment nor an argument counts.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use checkpost_client::settings::{Settings, SettingsError};
+use checkpost_client::settings::{Settings, SettingsError, WhenDown};
 
 use crate::map::Convention;
 
@@ -38,18 +37,6 @@ pub struct Config {
     pub bounce_user: String,
 }
 
-/// Why there are no settings.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be used.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// Others can write to the file.
-    #[error("{}: others can write to it; accepted: owned by root, writable by nobody else", .0.display())]
-    Writable(PathBuf),
-}
-
 /// How texts of refusals go to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
@@ -59,15 +46,6 @@ pub enum Text {
     Auto,
     /// One convention, and the variable `ERROR_FD` may name another descriptor.
     By(Convention, bool),
-}
-
-/// What is done while the daemon cannot be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenDown {
-    /// `defer`: the sender is told to try again.
-    Defer,
-    /// `pass`: the mail goes on without a check.
-    Pass,
 }
 
 const NOTQMAIL: Convention = Convention { descriptor: 6, code: 82, most: 255 };
@@ -82,13 +60,10 @@ impl Config {
     ///
     /// # Errors
     /// A file is there and cannot be used, or others than root and the program's owner can write to it.
-    pub fn load(program: &Path) -> Result<Self, ConfigError> {
+    pub fn load(program: &Path) -> Result<Self, SettingsError> {
         let beside = program.with_file_name(BESIDE);
         let file = if beside.exists() { &beside } else { Path::new(FILE) };
-        if !is_trusted(file, program) {
-            return Err(ConfigError::Writable(file.to_owned()));
-        }
-        Ok(Self::take(Settings::read(file)?, program)?)
+        Self::take(Settings::read_trusted(file, program)?, program)
     }
 
     fn take(mut settings: Settings, program: &Path) -> Result<Self, SettingsError> {
@@ -96,7 +71,7 @@ impl Config {
             socket: settings.take_path("socket")?.unwrap_or_else(|| "/run/checkpost/qmail.sock".into()),
             original: settings.take_path("original")?.unwrap_or_else(|| original_of(program)),
             text: settings.take("text", Text::ACCEPTED, Text::parse)?.unwrap_or(Text::Off),
-            when_down: settings.take("when_down", "defer, pass", WhenDown::parse)?.unwrap_or(WhenDown::Defer),
+            when_down: WhenDown::take(&mut settings)?,
             check_time: settings.take_seconds("check_time", 1, 120)?.unwrap_or(Duration::from_secs(90)),
             spool: settings.take_path("spool")?.unwrap_or_else(|| "/var/tmp".into()),
             bounce_user: settings
@@ -115,14 +90,6 @@ fn original_of(program: &Path) -> PathBuf {
     } else {
         "/var/qmail/bin/qmail-queue".into()
     }
-}
-
-fn is_trusted(file: &Path, program: &Path) -> bool {
-    let (Ok(file), Ok(program)) = (file.metadata(), program.metadata()) else {
-        // One that is not there says nothing; one that cannot be looked at cannot be read, either.
-        return true;
-    };
-    (file.uid() == 0 || file.uid() == program.uid()) && file.mode() & 0o022 == 0
 }
 
 impl Text {
@@ -157,16 +124,6 @@ impl Text {
             },
         };
         convention.filter(|convention| is_pipe(convention.descriptor))
-    }
-}
-
-impl WhenDown {
-    fn parse(value: &str) -> Option<Self> {
-        match value {
-            "defer" => Some(Self::Defer),
-            "pass" => Some(Self::Pass),
-            _ => None,
-        }
     }
 }
 

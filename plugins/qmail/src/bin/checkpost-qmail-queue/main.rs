@@ -13,8 +13,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use checkpost_client::settings::WhenDown;
 use checkpost_client::{AskError, Reply, ask};
-use checkpost_qmail::config::{Config, WhenDown};
+use checkpost_qmail::config::Config;
 use checkpost_qmail::map::{Convention, Exit, Plan, Run, can, plan};
 use checkpost_qmail::origin;
 use checkpost_qmail::session::Envelope;
@@ -86,12 +87,11 @@ impl Program {
                     AskError::Request(_) => Exit::Internal,
                     _ => Exit::Down,
                 };
-                let absent = matches!(error, AskError::Down(_) | AskError::Late | AskError::Broken(_));
-                if absent && self.config.when_down == WhenDown::Pass {
-                    self.log(&format!("{}: passed without a check", told(&error)));
+                if error.is_absence() && self.config.when_down == WhenDown::Pass {
+                    self.log(&format!("{}: passed without a check", error.chain()));
                     return Err(self.hand_on(&original, as_it_came(message), None));
                 }
-                Err(self.quit(exit, &told(&error)))
+                Err(self.quit(exit, &error.chain()))
             }
         }
     }
@@ -210,13 +210,6 @@ fn contents(runs: &[Run], message: OwnedFd, reply: &mut Reply) -> Option<Vec<(Ow
         handed.push((content, run.envelope.clone()));
     }
     Some(handed)
-}
-
-fn told(error: &AskError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// A line for the service's log. Nothing hangs on it.

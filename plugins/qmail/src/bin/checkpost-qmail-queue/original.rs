@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use checkpost_client::spool::{in_memory, write_all};
 use checkpost_qmail::map::Exit;
 use checkpost_qmail::session::Envelope;
 use nix::errno::Errno;
@@ -18,7 +19,6 @@ use rustix::fs::{Access, SeekFrom, access, seek, stat};
 use rustix::process::{Pid, getpid, getppid};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 
-use crate::incoming::{in_memory, write_all};
 use crate::place::Place;
 
 /// What we were called by, where qmail can be told; nobody whom we start may come back here.
