@@ -167,7 +167,8 @@ struct checkpost_mail {
     uint32_t tls;              /* 1: it came over TLS */
     uint32_t reserved;         /* 0 */
 
-    uint64_t length;        /* octets of header and body, CRLF line ends */
+    /* Header and body. Lines end as the way in has them: CRLF by SMTP and milter, LF from qmail and Courier. */
+    uint64_t length;        /* octets of it */
     const uint8_t *content; /* all of it when it is in memory (small mails mostly are); else NULL: use read_at */
 
     /* Reads up to `count` octets at `offset` into `buffer`, whether the content is in memory or not. Returns how many were

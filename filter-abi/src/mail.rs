@@ -193,7 +193,8 @@ impl<'a> Mail<'a> {
         self.0.length == 0
     }
 
-    /// Header and body, CRLF line ends, when they are in memory; small mails mostly are. Otherwise see
+    /// Header and body, when they are in memory; small mails mostly are. Lines end with CRLF or LF, as the way in has
+    /// them. Otherwise see
     /// [`Mail::prefix`], [`Mail::read_at`] and [`Mail::reader`], which work with any.
     pub fn content(&self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.0.length).ok()?;

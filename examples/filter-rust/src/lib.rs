@@ -41,8 +41,9 @@ impl LibraryFilter for SubjectWords {
 
     fn check(&self, mail: &Mail<'_>) -> Result<(), CouldNot> {
         let start = mail.prefix(HEADER_LIMIT)?;
-        let text = String::from_utf8_lossy(&start);
-        let Some((header, _)) = text.split_once("\r\n\r\n") else {
+        // Some mail servers show mails with CRLF, some with LF.
+        let text = String::from_utf8_lossy(&start).replace("\r\n", "\n");
+        let Some((header, _)) = text.split_once("\n\n") else {
             return Err(CouldNot::new(Reason::Unreadable, "the header does not end in its first 256 KiB"));
         };
         let subject = subject(header).to_lowercase();
@@ -55,7 +56,7 @@ impl LibraryFilter for SubjectWords {
 
 /// The subject, folded lines made one (RFC 5322 section 2.2.3); empty if there is none.
 fn subject(header: &str) -> String {
-    let mut lines = header.split("\r\n").skip_while(|line| !line.to_ascii_lowercase().starts_with("subject:"));
+    let mut lines = header.lines().skip_while(|line| !line.to_ascii_lowercase().starts_with("subject:"));
     let first = lines.next().map(|line| line["subject:".len()..].to_owned()).unwrap_or_default();
     lines.take_while(|line| line.starts_with([' ', '\t'])).fold(first, |subject, line| subject + line)
 }

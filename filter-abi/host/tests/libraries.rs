@@ -107,6 +107,9 @@ fn the_example_in_rust_looks_at_subjects() {
         assert_eq!((&*found.name, found.score, found.detail.as_deref()), ("Subject.Word", 2.5, Some("lottery")));
         assert_eq!(answer.failures, []);
     }
+    // As qmail and Courier show it.
+    let bare: Vec<u8> = MAIL.iter().copied().filter(|octet| *octet != b'\r').collect();
+    assert_eq!(ask(&filter, &InMemory(&bare)), ask(&filter, &InMemory(MAIL)));
     assert_eq!(ask(&filter, &Spooled(b"Subject: hello\r\n\r\nlottery\r\n")), Answer::default());
     let answer = ask(&filter, &Spooled(b"Subject: without an end\r\n"));
     assert_eq!(answer.failures[0].0, Failure::Unreadable);
