@@ -60,7 +60,7 @@ pub enum AskError {
 ///
 /// # Errors
 /// All but a whole answer within the time.
-pub fn ask(socket: &Path, request: &Request, content: BorrowedFd<'_>, within: Duration) -> Result<Reply, AskError> {
+pub fn ask(socket: &Path, request: Request, content: BorrowedFd<'_>, within: Duration) -> Result<Reply, AskError> {
     ask_for(Changed::Descriptor, socket, request, content, within)
 }
 
@@ -71,7 +71,7 @@ pub fn ask(socket: &Path, request: &Request, content: BorrowedFd<'_>, within: Du
 /// All but a whole answer within the time.
 pub fn ask_pieces(
     socket: &Path,
-    request: &Request,
+    request: Request,
     content: BorrowedFd<'_>,
     within: Duration,
 ) -> Result<Reply, AskError> {
@@ -81,12 +81,11 @@ pub fn ask_pieces(
 fn ask_for(
     changed: Changed,
     socket: &Path,
-    request: &Request,
+    mut request: Request,
     content: BorrowedFd<'_>,
     within: Duration,
 ) -> Result<Reply, AskError> {
     let until = Instant::now() + within;
-    let mut request = request.clone();
     request.content = Carried::Descriptor;
     request.changed = changed;
     request.within.get_or_insert(within);
@@ -106,7 +105,8 @@ fn ask_for(
 }
 
 impl AskError {
-    /// Is nobody there who could have answered? Else the daemon had its say, if not in an answer.
+    /// Is nobody there who could have answered? Else the daemon had its say, if not in an answer, and an administrator's
+    /// "let pass while it is down" is not about that.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Down(_) | Self::Late | Self::Broken(_))
     }

@@ -106,7 +106,7 @@ fn our_client_is_answered_and_gets_changed_contents() {
         let mail = format!("Subject: a\n\n{}", "body\n".repeat(20_000));
         // Its offset is at its end, and stays there.
         let mut file = memory(mail.as_bytes());
-        let mut reply = ask(&scene.socket, &request(&["tag@x", "b@x"]), file.as_fd(), PATIENCE).unwrap();
+        let mut reply = ask(&scene.socket, request(&["tag@x", "b@x"]), file.as_fd(), PATIENCE).unwrap();
         assert_eq!(file.stream_position().unwrap(), mail.len() as u64);
         assert_eq!(reply.answer.decision, Decision::Accept);
         assert_eq!(reply.answer.outcomes, [Outcome::Deliver(0), Outcome::Deliver(1)]);
@@ -125,13 +125,13 @@ fn our_client_is_answered_and_gets_changed_contents() {
 #[test]
 fn a_refusal_has_our_words() {
     let scene = scene("", 1 << 20);
-    let reply = ask(&scene.socket, &request(&["no@x"]), memory(b"A: 1\n\n").as_fd(), PATIENCE).unwrap();
+    let reply = ask(&scene.socket, request(&["no@x"]), memory(b"A: 1\n\n").as_fd(), PATIENCE).unwrap();
     assert_eq!(reply.answer.decision, Decision::Reject("550 5.7.1 Not for you".into()));
 }
 
 /// Asks with this descriptor: what the daemon says to it.
 fn said_to(scene: &Scene, descriptor: BorrowedFd<'_>) -> String {
-    match ask(&scene.socket, &request(&["b@x"]), descriptor, PATIENCE) {
+    match ask(&scene.socket, request(&["b@x"]), descriptor, PATIENCE) {
         Ok(reply) => format!("{:?}", reply.answer.decision),
         Err(AskError::Refused(why)) => why,
         Err(error) => panic!("{error:?}"),
@@ -185,7 +185,7 @@ fn nobody_has_all_connections() {
     let scene = scene("max_sessions = 3\nmax_sessions_per_user = 2\ncommand_timeout = \"60s\"\n", 1 << 20);
     let hold = || {
         // Once the first request is answered, the connection is counted.
-        ask(&scene.socket, &request(&["b@x"]), memory(b"A: 1\n\n").as_fd(), PATIENCE).unwrap()
+        ask(&scene.socket, request(&["b@x"]), memory(b"A: 1\n\n").as_fd(), PATIENCE).unwrap()
     };
     let held = [hold(), hold()];
     assert!(held.iter().all(|reply| reply.answer.decision == Decision::Accept));
@@ -219,7 +219,7 @@ fn a_daemon_that_is_not_there_or_hangs_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
     let file = memory(b"A: 1\n\n");
-    let asked = |within| ask(&socket, &request(&["b@x"]), file.as_fd(), within).unwrap_err();
+    let asked = |within| ask(&socket, request(&["b@x"]), file.as_fd(), within).unwrap_err();
     assert!(matches!(asked(PATIENCE), AskError::Down(_)));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     assert!(matches!(asked(Duration::from_millis(200)), AskError::Late));

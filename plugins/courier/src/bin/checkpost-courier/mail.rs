@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use checkpost_client::AskError;
 use checkpost_courier::control::{Control, EIGHT_BIT, UTF8_HEADER};
 use checkpost_courier::map::Envelope;
 use checkpost_courier::session::{Reader, Reply, Request, RequestError};
@@ -114,7 +113,7 @@ impl Desk {
         }
         let within = until.saturating_duration_since(Instant::now()).saturating_sub(RESERVE);
         let question = envelope.request(PROGRAM);
-        match checkpost_client::ask(&settings.socket, &question, data.as_fd(), within.max(Duration::from_secs(1))) {
+        match checkpost_client::ask(&settings.socket, question, data.as_fd(), within.max(Duration::from_secs(1))) {
             Ok(mut answer) => {
                 let carried = self.carry_out(request, &envelope, &data, &mut answer);
                 // Nothing but the daemon's log hangs on this.
@@ -125,10 +124,8 @@ impl Desk {
                 carried
             }
             Err(error) => {
-                let gives_none =
-                    matches!(error, AskError::Down(_) | AskError::Late | AskError::Broken(_) | AskError::Refused(_));
                 let why = format!("{}: {}", settings.socket.display(), log::chain(&error));
-                if gives_none && settings.when_down == WhenDown::Pass {
+                if error.is_absence() && settings.when_down == WhenDown::Pass {
                     log::line(id, format_args!("mail passes UNCHECKED (when_down = pass): {why}"));
                     return Ok(Reply::Accept);
                 }
