@@ -78,7 +78,7 @@ impl Program {
         }
         let bounce = envelope.is_bounce() && bounce::is_injected(&self.config.bounce_user, &self.place);
         let request = self.request(&envelope, bounce);
-        match ask(&self.config.socket, &request, message.as_fd(), self.config.check_time) {
+        match ask(&self.config.socket, request, message.as_fd(), self.config.check_time) {
             Ok(reply) => Err(self.carry_out(&original, &envelope, message, reply, bounce)),
             Err(error) => {
                 let exit = match error {
@@ -107,7 +107,10 @@ impl Program {
             queue_id: Some(format!("qp {}", std::process::id())),
             ..Request::default()
         };
-        origin::describe(&mut request, |name| self.place.variable(name));
+        // With more rights than the caller's, its word for who sent the mail is as good as the sender's own.
+        if !self.place.privileged {
+            origin::describe(&mut request, |name| self.place.variable(name));
+        }
         if bounce {
             request.class = Some(checkpost_wire::check::Class::Internal);
         }
@@ -124,15 +127,14 @@ impl Program {
     ) -> Exit {
         match plan(&reply.answer, envelope, self.text, bounce) {
             Plan::End(exit, text) => {
-                let _ = reply.done(&Done::Carried);
-                match (text, self.text) {
-                    // Without its text the code would be temporary, which is what is left then.
-                    (Some(text), Some(convention)) => match place::write(convention.descriptor, &text) {
-                        Ok(()) => exit,
-                        Err(error) => self.quit(Exit::Temporary, &format!("text: {error}")),
-                    },
-                    _ => exit,
+                // Without its text the code would be temporary, which is what is left then.
+                if let (Some(text), Some(convention)) = (text, self.text)
+                    && let Err(error) = place::write(convention.descriptor, &text)
+                {
+                    return self.refuse(reply, &format!("text: {error}"));
                 }
+                let _ = reply.done(&Done::Carried);
+                exit
             }
             Plan::Hand(runs) => match contents(&runs, message, &mut reply) {
                 Some(handed) => self.hand_on(original, handed, Some(reply)),
@@ -212,10 +214,11 @@ fn contents(runs: &[Run], message: OwnedFd, reply: &mut Reply) -> Option<Vec<(Ow
     Some(handed)
 }
 
-/// A line for the service's log. Nothing hangs on it.
+/// A line for the service's log, in one write: others write there, too. Nothing hangs on it.
 fn log(logs: bool, what: &str) {
     if logs {
-        let _ = writeln!(std::io::stderr(), "{NAME}: {}", what.replace(char::is_control, "?"));
+        let line = format!("{NAME}: {}\n", what.replace(char::is_control, "?"));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, lstat, open, stat};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getegid, geteuid, getgid, getpid, getuid, pidfd_getfd, pidfd_open};
@@ -22,13 +22,13 @@ pub(crate) struct Place {
     /// That file, to be compared.
     pub is: Stat,
     /// Do we have more rights than the caller? Then nothing in its environment counts.
-    privileged: bool,
+    pub privileged: bool,
 }
 
 impl Place {
     /// Must not leave anything open: the numbers that are free now are looked at later.
     pub(crate) fn find() -> io::Result<Self> {
-        let program = fs::read_link("/proc/self/exe")?;
+        let program = present(&fs::read_link("/proc/self/exe")?);
         let is = stat("/proc/self/exe")?;
         let privileged = getuid() != geteuid() || getgid() != getegid();
         Ok(Self { program, is, privileged })
@@ -38,6 +38,12 @@ impl Place {
     pub(crate) fn variable(&self, name: &str) -> Option<Vec<u8>> {
         if self.privileged { None } else { std::env::var_os(name).map(OsString::into_vec) }
     }
+}
+
+/// The path without the word that the kernel adds when another file has taken its name, as in an upgrade (proc_pid_exe(5)).
+fn present(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    OsString::from_vec(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes).to_vec()).into()
 }
 
 /// Is this descriptor a pipe that is open for writing?
@@ -82,4 +88,16 @@ fn duplicate(number: u32) -> io::Result<OwnedFd> {
     let anew =
         || open(format!("/proc/self/fd/{number}"), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
     Ok(own().or_else(|_| anew())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_is_where_it_was() {
+        for (path, place) in [("/b/qmail-queue", "/b/qmail-queue"), ("/b/qmail-queue (deleted)", "/b/qmail-queue")] {
+            assert_eq!(present(Path::new(path)), Path::new(place));
+        }
+    }
 }
