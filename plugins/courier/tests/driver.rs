@@ -285,11 +285,40 @@ fn a_stuck_client_and_a_stuck_daemon_have_their_time() {
 #[test]
 fn killed_it_leaves_its_socket() {
     let mut courier = started("", |request, _| fine(request));
+    assert!(courier.probe(), "{}", courier.log());
     courier.kill();
-    assert!(courier.socket().exists());
+    assert!(courier.socket().exists() && !courier.probe());
     assert_eq!(UnixStream::connect(courier.socket()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     courier.start();
+    assert!(courier.probe());
     assert_eq!(courier.ask(&courier.mail(MAIL, &[&["a@x"]])), "200 Ok\n");
+}
+
+#[test]
+fn after_a_fault_mail_is_put_off_or_passes_as_set() {
+    for (settings, stays, said) in [
+        ("", true, "until filterctl stop and start, mail is put off"),
+        ("when_broken = open", false, "until filterctl stop and start, mail passes UNCHECKED (when_broken = open)"),
+    ] {
+        let mut courier = Courier::new(settings);
+        // Enough for its socket, and not for what comes then.
+        courier.start_limited(Some(5));
+        let (well, _) = courier.ended();
+        assert_eq!((well, courier.socket().exists()), (false, stays), "{}", courier.log());
+        assert!(courier.log().contains(said), "{}", courier.log());
+        assert!(!courier.probe());
+    }
+}
+
+#[test]
+fn without_a_socket_it_ends_and_says_that_mail_passes() {
+    let mut courier = Courier::new("");
+    // Nobody can remove it.
+    fs::create_dir_all(courier.path("allfilters/.checkpost/x")).unwrap();
+    courier.start();
+    let (well, _) = courier.ended();
+    assert!(!well && !courier.socket().exists());
+    assert!(courier.log().contains("no socket, so mail passes UNCHECKED: "), "{}", courier.log());
 }
 
 #[test]

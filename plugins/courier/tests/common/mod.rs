@@ -103,9 +103,18 @@ impl Courier {
 
     /// Starts it by hand: nothing on 3.
     pub fn start_by_hand(&mut self) {
+        self.start_limited(None);
+        self.wait("a socket", || UnixStream::connect(self.socket()).is_ok());
+    }
+
+    /// Starts it by hand, with so many descriptors.
+    pub fn start_limited(&mut self, descriptors: Option<u32>) {
         let (stdin, stop) = pipe().unwrap();
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(self.path("active").join(NAME))
+        let limit = descriptors.map(|most| format!("ulimit -n {most}; ")).unwrap_or_default();
+        let child = Command::new("/bin/sh")
+            .args(["-c", &format!("{limit}exec \"$0\"")])
+            .arg(self.path("active").join(NAME))
             .env("CHECKPOST_COURIER_STATE", self.folder.path())
             .env("CHECKPOST_COURIER_CONF", self.path("courier.conf"))
             .stdin(stdin)
@@ -114,7 +123,13 @@ impl Courier {
             .spawn()
             .unwrap();
         (self.child, self.stop) = (Some(child), Some(stop));
-        self.wait("a socket", || UnixStream::connect(self.socket()).is_ok());
+    }
+
+    /// Does a filter answer, as an administrator asks?
+    pub fn probe(&self) -> bool {
+        let mut command = Command::new(self.path("active").join(NAME));
+        command.arg("--probe").env("CHECKPOST_COURIER_STATE", self.folder.path());
+        command.stderr(Stdio::null()).status().unwrap().success()
     }
 
     pub fn wait(&self, what: &str, done: impl Fn() -> bool) {

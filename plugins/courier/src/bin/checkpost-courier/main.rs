@@ -12,6 +12,7 @@ mod settings;
 mod start;
 
 use std::env;
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,15 +36,12 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|fault| log::line("", format_args!("fault: {fault}"))));
     let mut arguments = env::args_os();
     let own = arguments.next().unwrap_or_default();
-    if let Some(argument) = arguments.next() {
-        let version = argument == "--version";
-        let usage = "usage: started by courierfilter, without arguments; see filterctl(8)";
-        log::line("", if version { concat!("checkpost-courier ", env!("CARGO_PKG_VERSION")) } else { usage });
-        return if version { ExitCode::SUCCESS } else { ExitCode::from(2) };
-    }
     let state = env::var_os(STATE_VARIABLE).map_or_else(|| STATE.into(), PathBuf::from);
     // courierfilter deletes sockets of other names than those in its folder `active`.
     let name = Path::new(&own).file_name().and_then(|name| name.to_str()).unwrap_or("checkpost");
+    if let Some(argument) = arguments.next() {
+        return command(&argument, &state, name);
+    }
     let socket = match Socket::create(&state, name) {
         Ok(socket) => socket,
         Err(error) => {
@@ -70,6 +68,25 @@ fn main() -> ExitCode {
     let then = if open { "mail passes UNCHECKED (when_broken = open)" } else { "mail is put off" };
     log::line("", format_args!("ended: {why}; until filterctl stop and start, {then}"));
     ExitCode::FAILURE
+}
+
+/// By an administrator, on the command line.
+fn command(argument: &OsStr, state: &Path, name: &str) -> ExitCode {
+    if argument == "--version" {
+        log::line("", concat!("checkpost-courier ", env!("CARGO_PKG_VERSION")));
+        return ExitCode::SUCCESS;
+    }
+    if argument == "--probe" {
+        return match start::probe(state, name) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log::line("", format_args!("no filter answers: {error}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
+    log::line("", "usage: started by courierfilter, without arguments, see filterctl(8); --probe: does it answer?");
+    ExitCode::from(2)
 }
 
 fn run(socket: &Socket, state: &Path, file: &Path, by_hand: bool) -> std::io::Result<()> {

@@ -2,11 +2,13 @@
 //! it, then a word that we are there. courierfilter(8).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -18,6 +20,9 @@ const STARTED: RawFd = 3;
 const BACKLOG: i32 = 4096;
 /// Group courier may connect, as it may in the folder itself: local mail comes from programs of that group.
 const SOCKET_MODE: u32 = 0o660;
+
+/// A filter that is asked by nobody else answers at once.
+const PROBE_TIME: Duration = Duration::from_secs(10);
 
 /// What courierfilter waits for.
 #[derive(Debug)]
@@ -93,6 +98,19 @@ impl Socket {
     }
 }
 
+/// Does a filter answer at its socket? For whoever sets it up: a socket alone may be left from one that was killed.
+pub(crate) fn probe(state: &Path, name: &str) -> io::Result<()> {
+    let path = state.join("allfilters").join(name);
+    let ask = || -> io::Result<()> {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.set_read_timeout(Some(PROBE_TIME))?;
+        // A request that ends before it has begun gets a refusal.
+        stream.shutdown(Shutdown::Write)?;
+        stream.read_exact(&mut [0; 4])
+    };
+    ask().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -121,7 +139,7 @@ mod tests {
         let socket = Socket::create(state.path(), "checkpost").unwrap();
         let path = state.path().join("allfilters/checkpost");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        assert!(UnixStream::connect(&path).is_ok());
         assert_eq!(fs::read_dir(state.path().join("filters")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(state.path().join("allfilters")).unwrap().count(), 1);
         socket.remove();
