@@ -60,6 +60,6 @@ impl Recipe for Courier {
 
     fn queue(&self) -> Queue {
         // One control file for each mail, or several if it has many recipients.
-        Queue { waiting: &["/var/lib/courier/msgs/C"], held: &[] }
+        Queue { waiting: &["/var/lib/courier/msgs/C"], ..Queue::default() }
     }
 }

@@ -63,13 +63,15 @@ pub trait Recipe {
 
 /// The folders of a server's queue. Each entry is an absolute path in the root, the last part of which
 /// is how the names of the files begin that stand for one mail each; after a `/` it is any file, in any
-/// depth.
+/// depth. Behind a `*` it is how they end.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Queue {
     /// To be delivered, now or later.
     pub waiting: &'static [&'static str],
     /// Held or quarantined: not delivered until somebody releases them.
     pub held: &'static [&'static str],
+    /// A file of `waiting` with a line that begins so is held, where one folder has both.
+    pub held_mark: Option<&'static str>,
 }
 
 /// Begins the line in a recipe that ends what the cached layer depends on.

@@ -112,6 +112,7 @@ impl Recipe for Postfix {
                 "/var/spool/postfix/deferred/",
             ],
             held: &["/var/spool/postfix/hold/"],
+            ..Queue::default()
         }
     }
 }

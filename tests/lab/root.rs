@@ -286,12 +286,12 @@ impl Root {
 
     /// How many mails are in the server's queue, held ones among them.
     pub fn queue_len(&self) -> usize {
-        self.count(self.queue.waiting) + self.held_len()
+        self.waiting_len() + self.held_len()
     }
 
     /// How many mails the server holds, or has in its quarantine.
     pub fn held_len(&self) -> usize {
-        self.count(self.queue.held)
+        self.files(self.queue.held).len() + self.marked().1
     }
 
     /// Waits until the queue is empty; false if it is not within `timeout`.
@@ -306,7 +306,7 @@ impl Root {
         // A mail that moves from one folder to another while we count may be missed, but not twice.
         let mut empty = 0;
         wait(timeout, || {
-            empty = if self.count(self.queue.waiting) == 0 { empty + 1 } else { 0 };
+            empty = if self.waiting_len() == 0 { empty + 1 } else { 0 };
             empty > 1
         })
     }
@@ -345,12 +345,30 @@ impl Root {
         self.instance.path.join("shared")
     }
 
-    fn count(&self, places: &[&str]) -> usize {
-        let files = |place: &&str| {
-            let (folder, prefix) = place.rsplit_once('/').unwrap_or(("", place));
-            files(&self.path(folder), prefix)
+    fn waiting_len(&self) -> usize {
+        self.marked().0
+    }
+
+    /// The mails in the folders of waiting ones: those without the mark of a held one, and those with it.
+    fn marked(&self) -> (usize, usize) {
+        let files = self.files(self.queue.waiting);
+        let Some(mark) = self.queue.held_mark else { return (files.len(), 0) };
+        // One that is gone by now was not held.
+        let held = |path: &PathBuf| {
+            fs::read(path)
+                .is_ok_and(|text| text.split(|&octet| octet == b'\n').any(|line| line.starts_with(mark.as_bytes())))
         };
-        places.iter().map(files).sum()
+        let held = files.iter().filter(|path| held(path)).count();
+        (files.len() - held, held)
+    }
+
+    fn files(&self, places: &[&str]) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for place in places {
+            let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
+            files(&self.path(folder), name.split_once('*').unwrap_or((name, "")), &mut found);
+        }
+        found
     }
 
     fn inside(&self, run: &[&str]) -> Command {
@@ -414,15 +432,20 @@ fn wait(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// The files below `folder` whose names begin with `prefix`.
-fn files(folder: &Path, prefix: &str) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&entry.path(), prefix),
-            Ok(_) => usize::from(entry.file_name().to_string_lossy().starts_with(prefix)),
-            Err(_) => 0,
-        })
-        .sum()
+/// Adds the files below `folder` whose names begin and end so.
+fn files(folder: &Path, name: (&str, &str), found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files(&entry.path(), name, found),
+            Ok(_) => {
+                let is = entry.file_name();
+                let is = is.to_string_lossy();
+                if is.starts_with(name.0) && is.ends_with(name.1) {
+                    found.push(entry.path());
+                }
+            }
+            Err(_) => {}
+        }
+    }
 }

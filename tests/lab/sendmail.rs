@@ -63,6 +63,7 @@ impl Recipe for Sendmail {
         Queue {
             waiting: &["/var/spool/mqueue/qf", "/var/spool/mqueue-client/qf"],
             held: &["/var/spool/mqueue/hf", "/var/spool/mqueue-client/hf"],
+            ..Queue::default()
         }
     }
 }

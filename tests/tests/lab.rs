@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use checkpost_tests::{Clamd, Courier, Postfix, Root, Sendmail, mails};
+use checkpost_tests::{Clamd, Courier, Exim, Postfix, Root, Sendmail, mails};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -69,6 +69,72 @@ fn courier_delivers_to_the_byte() {
     assert_eq!(root.wait_mailbox("bob", 1, SOON).len(), 1, "{}", root.log());
     assert_eq!(root.wait_mailbox("alice", 2, SOON).len(), 2, "{}", root.log());
     assert!(root.wait_queue_empty(SOON), "{}", root.log());
+}
+
+/// The package's own configuration, in one file and in many.
+#[test]
+fn exim_delivers_to_the_byte() {
+    for exim in [Exim::new(), Exim::new().split()] {
+        let Some(root) = Root::start_or_skip(&exim.alias("staff: alice, bob")) else { return };
+        let text = format!(".dot\nplain text\nFrom here on\n.\nGr\u{fc}\u{df}e\n{}\nend\n", "long ".repeat(180));
+        let mail = mails::plain("sender@example.net", "alice@example.test", "plain", &text);
+        let told = root.send("sender@example.net", &["alice@example.test"], &mail).unwrap();
+        assert!(told.accepted(), "{told:?} {}", root.log());
+        let there = root.wait_mailbox("alice", 1, SOON);
+        assert_eq!(there.len(), 1, "{}", root.log());
+        assert!(there[0].ends_with(&mails::as_stored(&mail)), "{}", String::from_utf8_lossy(&there[0]));
+        assert!(there[0].starts_with(b"Return-path: <sender@example.net>\n"), "{}", String::from_utf8_lossy(&there[0]));
+        // By /usr/sbin/sendmail, and an alias.
+        let output = root.submit("alice@example.test", &["staff"], b"Subject: local\n\ntext\n").unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(root.wait_mailbox("bob", 1, SOON).len(), 1, "{}", root.log());
+        assert_eq!(root.wait_mailbox("alice", 2, SOON).len(), 2, "{}", root.log());
+        assert!(root.wait_queue_empty(SOON), "{}", root.log());
+    }
+}
+
+/// Settings, a frozen mail and what waits in the queue; an unfit configuration is told.
+#[test]
+fn exim_takes_settings_and_shows_its_queue() {
+    const LATER: &str = "later:\n  driver = redirect\n  local_parts = bob\n  data = :defer: not now\n  allow_defer\n  \
+                         condition = ${if exists{/tmp/later}}\n  no_verify\n";
+    const HOLD: &str = "warn\n  condition = ${if eq{$h_subject:}{for alice}}\n  control = freeze\n";
+    let layouts = [
+        Exim::new().insert("exim4.conf.template", "begin routers", LATER),
+        Exim::new().split().file("conf.d/router/050_lab", LATER),
+    ];
+    for exim in layouts {
+        let exim = exim
+            .update("dc_local_interfaces", "127.0.0.1.25 ; 127.0.0.1.10026")
+            .main("MAIN_LAB = it's set\nCHECK_DATA_LOCAL_ACL_FILE = CONFDIR/lab_data")
+            .file("lab_data", HOLD);
+        let Some(root) = Root::start_or_skip(&exim) else { return };
+        assert!(root.connect(10026).is_ok());
+        let seen = root.command("exim4").args(["-bP", "macro", "MAIN_LAB"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen.stdout), "MAIN_LAB=it's set\n");
+        std::fs::write(root.path("/tmp/later"), "").unwrap();
+        for user in ["alice", "bob"] {
+            let to = format!("{user}@example.test");
+            let mail = mails::plain("sender@example.net", &to, &format!("for {user}"), "text\n");
+            assert!(root.send("sender@example.net", &[&to], &mail).unwrap().accepted(), "{}", root.log());
+        }
+        assert!(root.wait_log("defer (-1): not now", SOON), "{}", root.log());
+        // The postmaster, who is alice, is told of the frozen one.
+        assert_eq!(root.wait_mailbox("alice", 1, SOON).len(), 1, "{}", root.log());
+        assert_eq!((root.queue_len(), root.held_len()), (2, 1), "{}", root.log());
+        std::fs::remove_file(root.path("/tmp/later")).unwrap();
+        Exim::run_queue(&root).unwrap();
+        assert_eq!(root.mailbox("bob").len(), 1, "{}", root.log());
+        assert!(root.wait_delivered(SOON));
+        assert_eq!((root.queue_len(), root.held_len()), (1, 1));
+
+        Exim::restart(&root).unwrap();
+        assert!(root.connect(25).is_ok() && root.connect(10026).is_ok());
+        std::fs::write(root.path("/etc/exim4/exim4.conf.localmacros"), "no_such_option = 1\n").unwrap();
+        std::fs::write(root.path("/etc/exim4/conf.d/main/000_localmacros"), "no_such_option = 1\n").unwrap();
+        let refused = Exim::restart(&root).unwrap_err().to_string();
+        assert!(refused.contains("no_such_option"), "{refused}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
-use checkpost_tests::{Clamd, Courier, Lab, Postfix, Sendmail, StartError};
+use checkpost_tests::{Clamd, Courier, Exim, Lab, Postfix, Sendmail, StartError};
 
 use crate::packages;
 use crate::run::{Done, Progress, say, target_folder, watched};
@@ -83,9 +83,10 @@ fn prepare_lab() {
     if Lab::available().is_err() {
         return;
     }
-    let progress = Progress::new("real servers (Postfix, Sendmail, Courier, clamd; the first time takes minutes)");
+    let progress =
+        Progress::new("real servers (Postfix, Sendmail, Exim, Courier, clamd; the first time takes minutes)");
     let ready: Result<(), StartError> =
-        Lab::prepare(&[&Postfix::new(), &Sendmail::new(), &Courier::new(), &Clamd::new()]);
+        Lab::prepare(&[&Postfix::new(), &Sendmail::new(), &Exim::new(), &Courier::new(), &Clamd::new()]);
     progress.end(ready.is_ok());
 }
 
