@@ -16,6 +16,9 @@ use checkpost_wire::check::{Answer, Carried, Changed, Done, HELLO, ListError, Re
 
 use connection::Connection;
 
+/// So much earlier than we give it up, or a quarter where that is less, the daemon is to answer.
+const MARGIN: Duration = Duration::from_secs(2);
+
 /// The daemon's answer, and the connection it came on.
 #[derive(Debug)]
 pub struct Reply {
@@ -88,7 +91,8 @@ fn ask_for(
     let until = Instant::now() + within;
     request.content = Carried::Descriptor;
     request.changed = changed;
-    request.within.get_or_insert(within);
+    // The daemon's word that a scanner hangs is worth more than our not waiting for it any more.
+    request.within.get_or_insert(within.saturating_sub(MARGIN.min(within / 4)));
     let mut said = HELLO.to_vec();
     said.extend(request.encode().map_err(AskError::Request)?);
     let mut connection = Connection::open(socket, until)?;
