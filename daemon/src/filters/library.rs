@@ -149,7 +149,7 @@ fn flatten(
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(is) => Ok(is.to_string()),
-        // TOML has no null.
+        // TOML has no null, and of numbers only finite ones were read.
         Value::Null | Value::Array(_) | Value::Object(_) => {
             Err((full.to_owned(), "a list for a library has only strings, numbers, true and false"))
         }
@@ -217,6 +217,8 @@ mod tests {
         check("{ a = [{ b = 1 }] }", "a: a list for a library has only");
         check("{ t = { 'a.b' = 1 } }", "t.a.b: keys for a library are of");
         check("{ a = \"\\u0000\" }", "a: it has a NUL octet");
+        let (_, problems) = read("[filter.x]\npath = '/x.so'\nsettings = { a = nan }\n");
+        assert_eq!(problems, "x.toml:3:18: filter.x.settings.a: not a finite number");
     }
 
     #[test]
