@@ -14,10 +14,12 @@ pub mod listen;
 pub mod pool;
 pub mod report;
 pub mod session;
-pub mod setup;
 pub mod stream;
 pub mod tls;
 pub mod way;
+
+/// Recipes for those who set a way up by hand.
+pub use checkpost_setup::recipe as setup;
 
 pub use address::SocketAddress;
 pub use driver::drive;

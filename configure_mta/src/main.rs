@@ -1,112 +1,555 @@
-//! The program `configure_mta`. It shows what a way in needs in the MTA's configuration; it does not
-//! find, change, prove or undo anything yet.
+//! The program `configure_mta`.
 
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use checkpost_adapter::setup::Plan;
-use clap::{Parser, Subcommand};
+use checkpost_setup::{Change, Look, Obstacle};
+use clap::{Args, Parser, Subcommand};
+use configure_mta::compose::{Chosen, Composed, MTAS, compose};
+use configure_mta::dialogue::{self, Given, Prompt, Terminal};
+use configure_mta::engine::{ApplyError, Engine, Watch};
+use configure_mta::journal::{Journals, Part, Record, Run};
+use configure_mta::machine::{Machine, Programs};
+use configure_mta::prove::{self, Proof, Prove};
+use configure_mta::service::Service;
+use configure_mta::tree::Tree;
+use configure_mta::{show, undo};
 
-/// Set an MTA up for Checkpost.
+/// Something is in the way, or is not as it should be; nothing was changed.
+const NO: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 2;
+/// A step failed, and everything is as it was before.
+const ROLLED_BACK: u8 = 3;
+/// A step failed, and so did the way back.
+const STUCK: u8 = 4;
+
+/// Set a mail server up for Checkpost, prove that mail is filtered, and take it back.
 ///
-/// It applies nothing yet: it prints what you may enter yourself.
+/// Without a command it finds the mail server, asks what it cannot know, shows its plan, and sets it up when you say
+/// so. With --yes it takes the defaults (or --set, --answers) and asks nothing.
 ///
-/// Exit codes: 0; 1 no such way; 2 wrong usage.
+/// Exit codes: 0 done, or all is as it should be; 1 something is in the way or is not as it should be, and nothing was
+/// changed; 2 wrong usage; 3 a step failed and everything was put back as it was; 4 a step failed and not all could be put
+/// back: run it again.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
+    #[command(flatten)]
+    common: Common,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The folder that holds the system
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Ask nothing: take what is given, and defaults
+    #[arg(long, global = true)]
+    yes: bool,
+    /// An answer; the keys are those that `plan --json` shows, and mta, method, scanner, to, prove, outage
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A file with answers, in TOML: KEY = "VALUE"
+    #[arg(long, global = true, value_name = "FILE")]
+    answers: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the exact entries that a way in needs, and why
+    /// Tell which mail servers there are, and how they are set up
+    Detect,
+    /// Show what would be changed, and why; changes nothing
     Plan {
+        /// The way, as `detect` names it
+        way: Option<String>,
+        /// Show what each way can do, too
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Set it up: every change is undone again if one of them fails
+    Apply {
+        /// The way, as `detect` names it
+        way: Option<String>,
+        /// Do not send the test mails afterwards
+        #[arg(long)]
+        no_prove: bool,
+    },
+    /// Send a clean mail, a virus test and a spam test through the mail server, and tell what became of each
+    Prove,
+    /// Take everything back
+    Undo {
+        /// Also what somebody else has changed since; theirs stays beside it as NAME.before-undo
+        #[arg(long)]
+        force: bool,
+    },
+    /// Look whether all is still in place; for cron
+    Check,
+    /// Print what a way needs as entries to be made by hand, on any machine
+    Recipe {
         /// The kind of way, as `checkpost ways` prints it
         way: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+    },
+    /// Connect to a socket, as the user that runs this
+    #[command(hide = true)]
+    Reach {
+        /// `unix:/path` or `HOST:PORT`
+        address: String,
     },
 }
 
-/// The plug-ins that have recipes.
-fn plans() -> Vec<Plan> {
-    let mut plans = checkpost_postfix::setup::plans();
-    plans.extend(checkpost_sendmail::setup::plans());
-    plans.extend(checkpost_qmail::setup::plans());
-    plans.extend(checkpost_courier::setup::plans());
-    plans
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = run(&arguments);
+    ExitCode::from(done.unwrap_or_else(|error| {
+        complain(&format!("configure_mta: {}", chain(&*error)));
+        match error.downcast_ref::<ApplyError>() {
+            Some(ApplyError::RolledBack { .. }) => {
+                complain("Everything is as it was before.");
+                ROLLED_BACK
+            }
+            Some(ApplyError::Stuck { .. }) => {
+                complain("The next run of configure_mta tries again to put it back.");
+                STUCK
+            }
+            _ => match error.downcast_ref::<undo::UndoError>() {
+                Some(undo::UndoError::Changed(conflicts)) => {
+                    for conflict in conflicts {
+                        complain(&format!("\n{}, changed since configure_mta wrote it:\n{}", conflict.path, conflict.diff));
+                    }
+                    complain("Take the change back, or run `configure_mta undo --force`: it keeps theirs as NAME.before-undo.");
+                    NO
+                }
+                Some(undo::UndoError::Failed(_)) => STUCK,
+                _ => NO,
+            },
+        }
+    }))
 }
 
-fn main() -> ExitCode {
-    let Arguments { command: Command::Plan { way, json } } = Arguments::parse();
-    let plans = plans();
-    let chosen: Vec<&Plan> = plans.iter().filter(|plan| plan.way == way).collect();
+fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let common = &arguments.common;
+    if let Some(Command::Reach { address }) = &arguments.command {
+        prove::reach(address)?;
+        return Ok(0);
+    }
+    if let Some(Command::Recipe { way }) = &arguments.command {
+        return recipe(way, common.json);
+    }
+    let tree = Tree::open(&common.root)?;
+    let programs = Programs::new(&common.root);
+    let session = Session { common, machine: Machine { tree: &tree, tools: &programs }, source: source()? };
+    let mut given = Given { answers: answers(common)? };
+    match &arguments.command {
+        Some(Command::Detect) => session.detect(),
+        Some(Command::Plan { way, explain }) => session.plan(given_way(given, way.as_deref()), *explain),
+        Some(Command::Apply { way, no_prove }) => {
+            let mut given = given_way(given, way.as_deref());
+            if *no_prove {
+                given.answers.insert("prove".into(), "no".into());
+            }
+            session.apply(&mut given)
+        }
+        Some(Command::Prove) => session.prove_again(&mut given),
+        Some(Command::Undo { force }) => session.undo(&mut given, *force),
+        Some(Command::Check) => session.check(),
+        None if common.yes || io::stdin().is_terminal() => session.apply(&mut given),
+        _ => {
+            complain("configure_mta: standard input is no terminal; say --yes to take defaults, or see --help");
+            Ok(USAGE)
+        }
+    }
+}
+
+/// One call of the program.
+struct Session<'a> {
+    common: &'a Common,
+    machine: Machine<'a>,
+    /// The folder with Checkpost's programs.
+    source: PathBuf,
+}
+
+impl Session<'_> {
+    /// Can programs be started and asked, or is this a system in a folder?
+    fn live(&self) -> bool {
+        self.machine.tree.is_host()
+    }
+
+    fn detect(&self) -> anyhow::Result<u8> {
+        let all = dialogue::detect(&self.machine)?;
+        if self.common.json {
+            let all: Vec<_> = all.iter().map(|(_, found)| found).collect();
+            say(&serde_json::to_string_pretty(&all)?);
+        } else {
+            for (mta, found) in &all {
+                say(&show::found(mta.title(), found, mta.methods()));
+            }
+            let look: &dyn Look = &self.machine;
+            say(&format!("services are started by: {}", Service::of(look)?.as_str()));
+            if let Some(run) = applied(&self.runs()?) {
+                say(&format!("set up by configure_mta: {}", run));
+            }
+        }
+        if all.is_empty() {
+            let names: Vec<_> = MTAS.iter().map(|mta| mta.title()).collect();
+            complain(&format!("configure_mta: no mail server was found; looked for: {}", names.join(", ")));
+            return Ok(NO);
+        }
+        Ok(0)
+    }
+
+    fn plan(&self, mut given: Given, explain: bool) -> anyhow::Result<u8> {
+        let chosen = self.choose(&mut given)?;
+        let composed = self.compose(&chosen)?;
+        if self.common.json {
+            let one = |(part, changes): &(Part, Vec<Change>)| serde_json::json!({"part": part.title, "changes": changes, "check": part.check, "activate": part.activate});
+            let parts: Vec<_> = composed.setup.parts.iter().map(one).collect();
+            let value = serde_json::json!({
+                "mta": chosen.found, "method": chosen.method, "answers": chosen.answers, "done": composed.setup.is_empty(),
+                "parts": parts, "meanwhile": composed.plan.meanwhile, "notes": composed.plan.notes,
+                "warnings": composed.plan.warnings, "checkpost_toml": composed.plan.way,
+            });
+            say(&serde_json::to_string_pretty(&value)?);
+            return Ok(0);
+        }
+        if explain {
+            say(&show::abilities(chosen.mta.methods()));
+        }
+        say(show::plan(&chosen, &composed).trim_end());
+        Ok(0)
+    }
+
+    fn apply(&self, given: &mut Given) -> anyhow::Result<u8> {
+        self.needs_root("to change a mail server's configuration")?;
+        let journals = Journals::lock(self.machine.tree)?;
+        let done = self.apply_locked(&journals, given);
+        journals.leave();
+        done
+    }
+
+    fn apply_locked(&self, journals: &Journals, given: &mut Given) -> anyhow::Result<u8> {
+        let stop = signals()?;
+        self.heal(journals, &stop)?;
+        let asks = !self.common.yes;
+        // Who cannot be asked has not said yes.
+        anyhow::ensure!(
+            !asks || io::stdin().is_terminal(),
+            "standard input is no terminal; say --yes to agree beforehand"
+        );
+        let before = journals.runs()?;
+        if let Some(begin) = before.last().and_then(Run::begin) {
+            // What was answered before counts, unless something else is said.
+            for (key, value) in &begin.answers {
+                given.answers.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            let mta = begin.instance.as_ref().map_or(begin.mta.clone(), |instance| format!("{}:{instance}", begin.mta));
+            given.answers.entry("mta".into()).or_insert(mta);
+            given.answers.entry("method".into()).or_insert_with(|| begin.method.clone());
+        }
+        let chosen = if asks { dialogue::choose(&self.machine, &mut Terminal { given })? } else { self.choose(given)? };
+        if let Some(begin) = before.last().and_then(Run::begin) {
+            let same = begin.mta == chosen.found.mta
+                && begin.method == chosen.method.name
+                && begin.instance == chosen.found.instance;
+            anyhow::ensure!(same, "{} is set up already; run `configure_mta undo` first", begin.method);
+        }
+        let composed = self.compose(&chosen)?;
+        say(show::plan(&chosen, &composed).trim_end());
+        if !composed.setup.is_empty() {
+            let mut terminal = Terminal { given };
+            if asks && !terminal.confirm("apply", "Make these changes?", false)? {
+                say("Nothing was changed.");
+                return Ok(NO);
+            }
+            say("");
+            let programs = |name: &str| std::fs::read(self.source.join(name));
+            let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
+            Engine { machine, watch: &mut Told, stop: &stop, programs: &programs }.apply(journals, &composed.setup)?;
+            say("ok   all is in place; `configure_mta undo` takes it back");
+        }
+        if !self.live() || !given.confirm("prove", "", true)? {
+            return Ok(0);
+        }
+        let wants = !asks || Terminal { given }.confirm("prove", "Send test mails through it?", true)?;
+        if wants { self.prove(&chosen, &composed, given) } else { Ok(0) }
+    }
+
+    fn prove(&self, chosen: &Chosen, composed: &Composed, given: &Given) -> anyhow::Result<u8> {
+        say("\nProof");
+        let domain = chosen.found.domain.as_deref().unwrap_or("localhost");
+        let to = given.answers.get("to").cloned().unwrap_or_else(|| format!("postmaster@{domain}"));
+        let outage = given.answers.get("outage").is_none_or(|answer| answer != "no");
+        let prove = self.prover(chosen, composed, to, outage)?;
+        let ok = prove.all(&mut |proof| say(&shown(proof)))?;
+        say(if ok { "Mail is filtered." } else { "NOT all is as it should be: see above, and `configure_mta undo`." });
+        Ok(if ok { 0 } else { NO })
+    }
+
+    fn prover<'b>(
+        &'b self,
+        chosen: &'b Chosen,
+        composed: &'b Composed,
+        to: String,
+        outage: bool,
+    ) -> io::Result<Prove<'b>> {
+        Ok(Prove {
+            machine: &self.machine,
+            found: &chosen.found,
+            method: chosen.method,
+            plan: &composed.plan,
+            closed: chosen.answers.closed(),
+            to,
+            outage,
+            program: std::env::current_exe()?.to_string_lossy().into_owned(),
+        })
+    }
+
+    fn prove_again(&self, given: &mut Given) -> anyhow::Result<u8> {
+        self.needs_root("to stop the daemon, and to look as other users")?;
+        let chosen = self.as_applied(given)?;
+        let composed = self.compose(&chosen)?;
+        self.prove(&chosen, &composed, given)
+    }
+
+    fn undo(&self, given: &mut Given, force: bool) -> anyhow::Result<u8> {
+        self.needs_root("to change a mail server's configuration")?;
+        let journals = Journals::lock(self.machine.tree)?;
+        let done = self.undo_locked(&journals, given, force);
+        journals.leave();
+        done
+    }
+
+    fn undo_locked(&self, journals: &Journals, given: &mut Given, force: bool) -> anyhow::Result<u8> {
+        let stop = signals()?;
+        let healed = self.heal(journals, &stop)?;
+        let runs = journals.runs()?;
+        let Some(about) = applied(&runs) else {
+            say(if healed {
+                "A run that was cut off was put back."
+            } else {
+                "Nothing is set up: there is nothing to undo."
+            });
+            return Ok(0);
+        };
+        say(&format!("To be taken back: {about}"));
+        if !self.common.yes && io::stdin().is_terminal() {
+            let mut terminal = Terminal { given };
+            if !terminal.confirm("undo", "Take it back?", true)? {
+                return Ok(NO);
+            }
+        }
+        undo::undo_all(&self.machine, journals, &runs, force, &mut Told)?;
+        for run in &runs {
+            for record in &run.records {
+                if let Record::ByHand(back) = record {
+                    say(&format!("By hand: {back}"));
+                }
+            }
+        }
+        say(
+            "ok   everything is as it was before; the user checkpost and /var/lib/checkpost (mails in quarantine) stay",
+        );
+        Ok(0)
+    }
+
+    fn check(&self) -> anyhow::Result<u8> {
+        let mut given = Given { answers: answers(self.common)? };
+        let runs = self.runs()?;
+        let Some(about) = applied(&runs) else {
+            complain("configure_mta: nothing is set up by configure_mta here, or it may not be read: be root");
+            return Ok(NO);
+        };
+        let mut troubles = Vec::new();
+        if runs.iter().any(|run| !run.is_applied()) {
+            troubles.push("a run was cut off: run `configure_mta apply` or `undo`, which put it back".to_owned());
+        }
+        let chosen = self.as_applied(&mut given)?;
+        let mut ours: Vec<String> = Vec::new();
+        match self.compose(&chosen) {
+            Ok(composed) => {
+                ours.extend(composed.plan.sockets.iter().map(|socket| socket.address.clone()));
+                for (part, changes) in &composed.setup.parts {
+                    troubles.extend(
+                        changes.iter().map(|change| format!("{}: not in place: {}", part.title, change.title())),
+                    );
+                }
+                troubles.extend(composed.plan.warnings.iter().cloned());
+                if self.live() {
+                    if chosen.found.running == Some(false) {
+                        troubles.push(format!("{} does not run", chosen.mta.title()));
+                    }
+                    let prove = self.prover(&chosen, &composed, String::new(), false)?;
+                    let proofs = prove.reach()?;
+                    let bad = proofs.into_iter().filter(|proof| !proof.ok);
+                    troubles.extend(bad.map(|proof| format!("not so: {}: {}", proof.what, proof.seen)));
+                }
+            }
+            Err(obstacle) => troubles.push(chain(&*obstacle)),
+        }
+        let notes: Vec<String> =
+            chosen.found.filters.iter().map(|filter| format!("another filter: {filter}")).collect();
+        if self.common.json {
+            say(&serde_json::to_string_pretty(
+                &serde_json::json!({"set_up": about, "troubles": troubles, "notes": notes}),
+            )?);
+        } else {
+            say(&format!("set up: {about}"));
+            notes.iter().for_each(|note| say(note));
+            troubles.iter().for_each(|trouble| complain(&format!("TROUBLE {trouble}")));
+        }
+        Ok(if troubles.is_empty() { 0 } else { NO })
+    }
+
+    fn runs(&self) -> anyhow::Result<Vec<Run>> {
+        Ok(Journals::look(self.machine.tree)?)
+    }
+
+    fn choose(&self, given: &mut Given) -> anyhow::Result<Chosen> {
+        Ok(dialogue::choose(&self.machine, given)?)
+    }
+
+    /// With the answers of the run that set it up.
+    fn as_applied(&self, given: &mut Given) -> anyhow::Result<Chosen> {
+        let runs = self.runs()?;
+        let begin = runs.last().and_then(Run::begin);
+        let Some(begin) = begin else {
+            anyhow::bail!("nothing is set up by configure_mta here, or it may not be read: be root")
+        };
+        given.answers.extend(begin.answers.clone());
+        let mta = begin.instance.as_ref().map_or(begin.mta.clone(), |instance| format!("{}:{instance}", begin.mta));
+        given.answers.insert("mta".into(), mta);
+        given.answers.insert("method".into(), begin.method.clone());
+        self.choose(given)
+    }
+
+    fn compose(&self, chosen: &Chosen) -> anyhow::Result<Composed> {
+        compose(&self.machine, chosen, self.live(), &self.source).map_err(|obstacle| match obstacle {
+            Obstacle::Refused { why, hint } => anyhow::anyhow!("{why}\nWhat would help: {hint}\nNothing was changed."),
+            other => other.into(),
+        })
+    }
+
+    fn heal(&self, journals: &Journals, stop: &AtomicBool) -> anyhow::Result<bool> {
+        let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
+        let programs = |name: &str| std::fs::read(self.source.join(name));
+        let healed = Engine { machine, watch: &mut Told, stop, programs: &programs }.heal(journals)?;
+        if healed {
+            complain("configure_mta: an earlier run was cut off; what it had done was put back");
+        }
+        Ok(healed)
+    }
+
+    fn needs_root(&self, what: &str) -> anyhow::Result<()> {
+        let root = rustix::process::geteuid().is_root();
+        anyhow::ensure!(root || !self.live(), "be root {what}; `detect` and `plan` work for anybody");
+        Ok(())
+    }
+}
+
+/// Tells of each step.
+struct Told;
+
+impl Watch for Told {
+    fn step(&mut self, what: &str) -> io::Result<()> {
+        say(&format!("  .. {what}"));
+        Ok(())
+    }
+}
+
+/// Set when somebody wants us to end: then all is put back first.
+fn signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+fn applied(runs: &[Run]) -> Option<String> {
+    let begin = runs.last()?.begin()?;
+    let instance = begin.instance.as_ref().map(|instance| format!(" ({instance})")).unwrap_or_default();
+    Some(format!("{} of {}{instance}", begin.method, begin.mta))
+}
+
+/// The folder of this program: the others are beside it.
+fn source() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().map_or_else(|| PathBuf::from("/usr/bin"), std::path::Path::to_owned))
+}
+
+fn given_way(mut given: Given, way: Option<&str>) -> Given {
+    if let Some(way) = way {
+        given.answers.insert("method".into(), way.to_owned());
+        // A way names its mail server.
+        if let Some(mta) = MTAS.iter().find(|mta| mta.methods().iter().any(|method| method.name == way)) {
+            given.answers.entry("mta".into()).or_insert_with(|| mta.name().to_owned());
+        }
+    }
+    given
+}
+
+fn answers(common: &Common) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut answers = BTreeMap::new();
+    if let Some(path) = &common.answers {
+        let text = std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        answers = toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    }
+    for pair in &common.set {
+        let Some((key, value)) = pair.split_once('=') else { anyhow::bail!("--set {pair}: accepted: KEY=VALUE") };
+        answers.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(answers)
+}
+
+fn recipe(way: &str, json: bool) -> anyhow::Result<u8> {
+    let plans = configure_mta::by_hand::plans();
+    let chosen: Vec<_> = plans.iter().filter(|plan| plan.way == way).collect();
     if chosen.is_empty() {
         let mut known: Vec<_> = plans.iter().map(|plan| plan.way).collect();
         known.dedup();
-        say(&format!("configure_mta: no recipe for {way:?}; there are: {}", known.join(", ")), true);
-        return ExitCode::FAILURE;
+        complain(&format!("configure_mta: no recipe for {way:?}; there are: {}", known.join(", ")));
+        return Ok(NO);
     }
+    let show = |plan: &&checkpost_adapter::setup::Plan| {
+        if json { serde_json::to_string(plan).unwrap_or_default() } else { configure_mta::by_hand::as_text(plan) }
+    };
     // One document, or one for each method.
-    let show = |plan: &&Plan| if json { as_json(plan).to_string() } else { as_text(plan) };
-    say(chosen.iter().map(show).collect::<Vec<_>>().join("\n\n").trim_end(), false);
-    ExitCode::SUCCESS
+    say(chosen.iter().map(show).collect::<Vec<_>>().join("\n\n").trim_end());
+    Ok(0)
 }
 
-fn as_text(plan: &Plan) -> String {
-    let method = plan.method.map(|method| format!(" {method}")).unwrap_or_default();
-    let mut text =
-        format!("# {}{method}: a plan. Nothing was changed, and this program applies nothing yet.\n", plan.way);
-    for step in &plan.steps {
-        text.push('\n');
-        if let Some(why) = step.why {
-            text.push_str(&format!("# {why}\n"));
+fn shown(proof: &Proof) -> String {
+    let word = if proof.ok { "ok  " } else { "FAIL" };
+    format!("{word} {}\n       {}", proof.what, proof.seen)
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
         }
-        if let Some((place, lines)) = step.lines {
-            text.push_str(&format!("# In {}, {place}:\n{lines}\n", step.file.unwrap_or("the configuration")));
-        }
-        if let Some(run) = &step.run {
-            text.push_str(&format!("{run}\n"));
-        }
+        next = error.source();
     }
-    let undo: Vec<&str> = plan.steps.iter().rev().filter_map(|step| step.undo.as_deref()).collect();
-    if !undo.is_empty() {
-        text.push_str(&format!("\n# To take it back:\n{}\n", undo.join("\n")));
-    }
-    text.push_str("\n# And in checkpost.toml:\n");
-    text.push_str(plan.checkpost_toml);
     text
 }
 
-fn as_json(plan: &Plan) -> serde_json::Value {
-    let mut value = serde_json::to_value(plan).unwrap_or_default();
-    value["applied"] = false.into();
-    value
-}
-
-fn say(text: &str, trouble: bool) {
-    use std::io::Write;
+fn say(text: &str) {
     // A reader that went away is no error.
-    let _ = if trouble { writeln!(std::io::stderr(), "{text}") } else { writeln!(std::io::stdout(), "{text}") };
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_recipe_is_shown_whole() {
-        for plan in plans() {
-            let text = as_text(&plan);
-            for step in &plan.steps {
-                assert!(step.why.is_none_or(|why| text.contains(why)), "{text}");
-                assert!(step.undo.as_ref().is_none_or(|undo| text.contains(undo)), "{text}");
-                assert!(step.run.is_some() || step.lines.is_some(), "{step:?}");
-            }
-            assert!(text.contains("applies nothing yet") && text.contains(plan.checkpost_toml), "{text}");
-            assert_eq!(as_json(&plan)["steps"].as_array().map(Vec::len), Some(plan.steps.len()));
-        }
-    }
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -40,6 +40,8 @@ pub fn program(name: &str) -> PathBuf {
                 "checkpost-qmail",
                 "--package",
                 "checkpost-courier",
+                "--package",
+                "configure_mta",
                 "--bins",
             ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))

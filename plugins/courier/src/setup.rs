@@ -3,7 +3,11 @@
 //!
 //! Sources: courierfilter(8), filterctl(8), courier(8), and Debian's scripts for both.
 
+mod mta;
+
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
+
+pub use mta::Courier;
 
 /// One change. The commands are for a shell that ends at the first failure (`sh -e`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,11 @@
 //!
 //! Sources: FILTER_README, SMTPD_PROXY_README, postconf(5), master(5).
 
+mod mta;
+
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe, shell};
+
+pub use mta::Postfix;
 
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

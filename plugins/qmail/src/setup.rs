@@ -3,7 +3,11 @@
 //!
 //! Sources: qmail-queue(8), tcprules(1), hier.c and instcheck.c of notqmail 1.09.
 
+mod mta;
+
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
+
+pub use mta::Qmail;
 
 /// One change. The commands are for a shell that ends at the first failure (`sh -e`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

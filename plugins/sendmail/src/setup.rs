@@ -3,7 +3,11 @@
 //!
 //! Sources: cf/README and libmilter/README of Sendmail 8.17, sendmail(8).
 
+mod mta;
+
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
+
+pub use mta::Sendmail;
 
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
-//! What an administrator must enter for a way in, in a form to be shown. What it means to an MTA is in the
-//! plug-ins; nothing is written from here.
+//! What an administrator enters who sets a way up by hand, in a form to be shown: what is the same on every machine.
+//! What is missing on one machine is a [`crate::Plan`].
+
+pub use crate::change::shell;
 
 /// Everything that one way needs, in a plug-in's own steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,30 +60,4 @@ pub struct Entry {
     pub why: Option<&'static str>,
     /// A command that takes it back, where that is more than to remove what was entered. Taken back in reverse order.
     pub undo: Option<String>,
-}
-
-/// Words as a shell takes them.
-pub fn shell(words: &[&str]) -> String {
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        for (word, expected) in [("a=b", "a=b"), ("a b", "'a b'"), ("", "''"), ("it's", "'it'\\''s'"), ("$x", "'$x'")] {
-            assert_eq!(quoted(word), expected);
-        }
-    }
 }

@@ -1,0 +1,88 @@
+//! From an MTA and answers to a set-up: the plug-in's plan and Checkpost's own side, in the order in which they are done.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use checkpost_setup::{Answers, Change, Found, Look, Method, Mta, Obstacle, Plan, What};
+
+use crate::engine::Setup;
+use crate::journal::{Begin, Part};
+use crate::machine::Machine;
+use crate::{own, service};
+
+/// Every MTA, in the order in which they are looked for. A new one is one line here.
+pub static MTAS: &[&dyn Mta] = &[
+    &checkpost_postfix::setup::Postfix,
+    &checkpost_sendmail::setup::Sendmail,
+    &checkpost_courier::setup::Courier,
+    &checkpost_qmail::setup::Qmail,
+];
+
+/// What was chosen.
+#[derive(Clone)]
+pub struct Chosen {
+    /// The MTA.
+    pub mta: &'static dyn Mta,
+    /// As it was found.
+    pub found: Found,
+    /// How Checkpost gets its mail.
+    pub method: &'static Method,
+    /// The plug-in's questions, answered, and `scanner`.
+    pub answers: Answers,
+}
+
+impl std::fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chosen").field("found", &self.found).field("method", &self.method.name).finish_non_exhaustive()
+    }
+}
+
+/// A plan, and the set-up made of it.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    /// The plug-in's part.
+    pub plan: Plan,
+    /// All of it.
+    pub setup: Setup,
+}
+
+/// What is missing on this machine. `source`: the folder with Checkpost's programs.
+///
+/// # Errors
+/// When it cannot or must not be set up here.
+pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path) -> Result<Composed, Obstacle> {
+    let look: &dyn Look = machine;
+    let plan = chosen.mta.plan(look, &chosen.found, chosen.method, &chosen.answers)?;
+    let scanner = chosen.answers.0.get("scanner").filter(|scanner| *scanner == "clamd").map(|_| own::CLAMD);
+    let mut parts = service::parts(look, &plan, scanner, live, source)?;
+    let part = Part {
+        title: chosen.mta.title().into(),
+        check: plan.check.clone(),
+        activate: plan.activate.clone(),
+        settle: plan.settle.clone(),
+    };
+    let mut changes = Vec::new();
+    for change in &plan.changes {
+        if !is_done(machine, source, change)? {
+            changes.push(change.clone());
+        }
+    }
+    parts.push((part, changes));
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let begin = Begin {
+        mta: chosen.found.mta.into(),
+        instance: chosen.found.instance.clone(),
+        method: chosen.method.name.into(),
+        answers: chosen.answers.0.clone(),
+        at: seconds,
+    };
+    Ok(Composed { plan, setup: Setup { begin, parts } })
+}
+
+/// A plug-in cannot see the programs that it has copied.
+fn is_done(machine: &Machine<'_>, source: &Path, change: &Change) -> Result<bool, Obstacle> {
+    let What::Program { name, path, mode } = &change.what else { return Ok(false) };
+    let there = machine.tree.read_program(path).map_err(crate::tree::look_error(path))?;
+    let ours = std::fs::read(source.join(name)).map_err(crate::tree::look_error(name))?;
+    Ok(there.is_some_and(|there| there.content == ours && there.attributes.mode == *mode))
+}

@@ -1,0 +1,357 @@
+//! Proves that mail is filtered: mails through the real MTA, what became of each, and what happens without the daemon.
+//! It changes nothing but that it stops the daemon for a moment, if that is wanted.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use checkpost_core::abilities::Refusal;
+use checkpost_setup::{Found, Method, Plan, Submission};
+
+use crate::machine::Machine;
+use crate::service::Service;
+
+/// For an MTA that restarts, a queue, a log.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// One reply.
+const REPLY: Duration = Duration::from_secs(120);
+/// How often a log is looked at while a line is awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is to be proved, of what.
+#[derive(Debug)]
+pub struct Prove<'a> {
+    /// The machine.
+    pub machine: &'a Machine<'a>,
+    /// Its MTA.
+    pub found: &'a Found,
+    /// How Checkpost gets its mail.
+    pub method: &'a Method,
+    /// What the plug-in says of sockets and submission.
+    pub plan: &'a Plan,
+    /// Fail-closed, as chosen?
+    pub closed: bool,
+    /// Who gets the clean mails.
+    pub to: String,
+    /// Stop the daemon for a moment, to see what becomes of mail then.
+    pub outage: bool,
+    /// This program, for looks as another user.
+    pub program: String,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Proof {
+    /// What.
+    pub what: String,
+    /// Is it as it should be?
+    pub ok: bool,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl Prove<'_> {
+    /// Tries everything; `tell` hears of each at once.
+    ///
+    /// # Errors
+    /// When something cannot be tried.
+    pub fn all(&self, tell: &mut dyn FnMut(&Proof)) -> io::Result<bool> {
+        let mut all_ok = true;
+        let mut note = |proof: Proof| {
+            tell(&proof);
+            all_ok &= proof.ok;
+        };
+        let service = Service::of(self.machine).map_err(io::Error::other)?;
+        for socket in self.reach()? {
+            note(socket);
+        }
+        let (eicar, gtube) = test_strings();
+        note(self.mail(service, "a clean mail", "a mail to prove that clean mail gets through", true)?);
+        note(self.mail(service, "EICAR, the virus test", &eicar, false)?);
+        note(self.mail(service, "GTUBE, the spam test", &gtube, false)?);
+        if self.outage {
+            note(self.without_daemon(service)?);
+        }
+        Ok(all_ok)
+    }
+
+    /// Can each socket be reached by the user whose process will connect?
+    ///
+    /// # Errors
+    /// When that cannot be tried.
+    pub fn reach(&self) -> io::Result<Vec<Proof>> {
+        let mut proofs = Vec::new();
+        for socket in &self.plan.sockets {
+            let mut words: Vec<String> = Vec::new();
+            let root = rustix::process::geteuid().is_root();
+            if let Some(user) = socket.user.as_ref().filter(|_| root) {
+                let (uid, gid) = self.machine.account(user)?;
+                words.extend([
+                    "setpriv".into(),
+                    format!("--reuid={uid}"),
+                    format!("--regid={gid}"),
+                    "--init-groups".into(),
+                ]);
+            }
+            words.extend([self.program.clone(), "reach".into(), socket.address.clone()]);
+            let said = self.machine.tools.run(&words, 30)?;
+            let ok = said.as_ref().is_some_and(checkpost_setup::Said::ok);
+            let by = socket.user.as_deref().unwrap_or("anybody");
+            let seen = if ok {
+                "it answers".to_owned()
+            } else {
+                said.map_or("setpriv is missing".into(), |said| said.err.trim().to_owned())
+            };
+            proofs.push(Proof { what: format!("{} can be reached by {by}", socket.address), ok, seen });
+        }
+        Ok(proofs)
+    }
+
+    fn mail(&self, service: Service, what: &str, body: &str, clean: bool) -> io::Result<Proof> {
+        let token = token();
+        let told = self.submit(&token, what, body)?;
+        let in_session = self.method.abilities.refusal == Refusal::InSession;
+        let proof = |ok, seen: String| Ok(Proof { what: what.to_owned(), ok, seen });
+        // What is refused before Checkpost has seen it proves nothing of it.
+        let lines = self.closing_lines(service, &token, 1)?;
+        let Some(line) = lines.first() else {
+            return proof(false, format!("the MTA said {told:?}, and Checkpost has not seen the mail"));
+        };
+        let fates = line.split("fates=").nth(1).unwrap_or(line);
+        let fates = fates.split(" size=").next().unwrap_or(fates);
+        let through = fates.contains("> delivered (") || fates.contains("> passed");
+        let seen = format!("the sender was told {told:?}; Checkpost: {fates}");
+        if !clean {
+            let refused = matches!(told.as_bytes().first(), Some(b'5')) || self.is_program();
+            return proof(!through && (refused || !in_session), seen);
+        }
+        if !through || !self.is_accepted(&told) {
+            return proof(false, seen);
+        }
+        // An alias that is expanded twice, or a loop, shows in copies, or in a second look at the same mail.
+        let copies = self.copies(&token)?;
+        let looks = self.closing_lines(service, &token, 1)?.len();
+        let to = if fates.contains(&format!("<{}>", self.to)) { "" } else { "; the recipient was rewritten before" };
+        match (copies, looks) {
+            (1, 1) => proof(true, format!("{seen}; one copy was delivered{to}")),
+            (0, 1) => proof(true, format!("{seen}; no copy was seen in a mailbox of this host{to}")),
+            _ => proof(false, format!("{seen}; but it was looked at {looks} times, and there are {copies} copies")),
+        }
+    }
+
+    fn without_daemon(&self, service: Service) -> io::Result<Proof> {
+        let what = format!("without the daemon, fail-{}", if self.closed { "closed" } else { "open" });
+        let (Some(stop), Some(start)) = (service.command("stop"), service.command("start")) else {
+            return Ok(Proof { what, ok: true, seen: "not tried: the service is not known".into() });
+        };
+        let token = token();
+        self.machine.change(&stop)?;
+        let told = self.submit(&token, "without the daemon", "a mail while the daemon is stopped");
+        let copies = if self.closed { self.copies_now(&token) } else { self.copies(&token) };
+        // Whatever was seen: it must run again.
+        self.machine.change(&start)?;
+        let (told, copies) = (told?, copies?);
+        let accepted = self.is_accepted(&told);
+        let in_session = self.method.abilities.refusal == Refusal::InSession;
+        let seen = format!("the sender was told {told:?}");
+        let proof = |ok, seen| Ok(Proof { what: what.clone(), ok, seen });
+        if !self.closed {
+            return proof(accepted, format!("{seen}; mail passes UNSCANNED while Checkpost is down, as chosen"));
+        }
+        if accepted && copies > 0 {
+            return proof(false, format!("{seen}, and the mail was DELIVERED unscanned"));
+        }
+        if !accepted || self.is_program() && in_session {
+            return proof(!told.starts_with('5'), seen);
+        }
+        if in_session {
+            return proof(false, format!("{seen}: it was taken without having been looked at"));
+        }
+        for command in &self.plan.flush {
+            self.machine.change(command)?;
+        }
+        let lines = self.closing_lines(service, &token, 1)?;
+        let through = lines.iter().any(|line| line.contains("> delivered (") || line.contains("> passed"));
+        proof(through, format!("{seen}; it waited in the queue, and went on when the daemon was back: {through}"))
+    }
+
+    fn is_program(&self) -> bool {
+        matches!(self.plan.submission, Submission::Program { .. })
+    }
+
+    fn is_accepted(&self, told: &str) -> bool {
+        told.starts_with('2')
+    }
+
+    /// The closing lines of a probe, when there are `least`, or as many as there are after a while.
+    fn closing_lines(&self, service: Service, token: &str, least: usize) -> io::Result<Vec<String>> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = service.log(self.machine).map_err(io::Error::other)?;
+            let ours = |line: &&str| line.contains("mail done") && line.contains(token);
+            let lines: Vec<String> = log.lines().filter(ours).map(str::to_owned).collect();
+            if lines.len() >= least || Instant::now() > end {
+                return Ok(lines);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Copies of a probe in mailboxes, when there is one, or after a while.
+    fn copies(&self, token: &str) -> io::Result<usize> {
+        let end = Instant::now() + PATIENCE / 3;
+        loop {
+            let copies = self.copies_now(token)?;
+            if copies > 0 || Instant::now() > end {
+                return Ok(copies);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn copies_now(&self, token: &str) -> io::Result<usize> {
+        let script = "grep -rlsF -- \"$0\" /var/mail /var/spool/mail/ /root/Maildir /home/*/Maildir /home/*/Mailbox \
+                      /home/*/mail /var/lib/*/Maildir 2>/dev/null | while read -r f; do readlink -f \"$f\"; done | sort -u | \
+                      while read -r f; do grep -cF -- \"Subject: Checkpost probe $0\" \"$f\"; done";
+        let words = ["sh", "-c", script, token].map(str::to_owned);
+        let said = self.machine.tools.run(&words, 60)?;
+        let said = said.map(|said| said.out).unwrap_or_default();
+        Ok(said.lines().filter_map(|count| count.trim().parse::<usize>().ok()).sum())
+    }
+
+    /// What the sender was told: the last reply, or of a program that it took it.
+    fn submit(&self, token: &str, what: &str, body: &str) -> io::Result<String> {
+        let domain = self.found.domain.as_deref().unwrap_or("localhost");
+        let sender = format!("checkpost-probe-{token}@{domain}");
+        let message = format!(
+            "From: <{sender}>\r\nTo: <{}>\r\nSubject: Checkpost probe {token}\r\nMessage-Id: <{token}@{domain}>\r\n\
+             X-Checkpost-Probe: {what}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n{body}\r\n",
+            self.to
+        );
+        match &self.plan.submission {
+            Submission::Smtp { address } => send(address, domain, &sender, &self.to, &message),
+            Submission::Program { command } => {
+                let script = "printf '%s' \"$1\" | tr -d '\\r' | { shift; exec \"$@\"; }";
+                let words = ["sh", "-c", script, "probe", &message].map(str::to_owned).into_iter();
+                let words: Vec<String> =
+                    words.chain(command.0.iter().cloned()).chain([sender, self.to.clone()]).collect();
+                let said = self.machine.tools.run(&words, 120)?;
+                let said = said.ok_or_else(|| io::Error::other(format!("{command}: no such program")))?;
+                // As sysexits(3) and qmail have it.
+                Ok(match said.code {
+                    Some(0) => "250 taken".into(),
+                    Some(75 | 111) => format!("451 {}", said.err.trim()),
+                    code => format!("554 exit {code:?}: {}", said.err.trim()),
+                })
+            }
+        }
+    }
+}
+
+/// Connects to a socket of ours, and says why that cannot be.
+///
+/// # Errors
+/// When it cannot be reached.
+pub fn reach(address: &str) -> io::Result<()> {
+    match address.strip_prefix("unix:") {
+        Some(path) => std::os::unix::net::UnixStream::connect(path).map(drop),
+        None => TcpStream::connect(address).map(drop),
+    }
+}
+
+/// One mail by SMTP, and the last reply.
+fn send(address: &str, helo: &str, sender: &str, to: &str, message: &str) -> io::Result<String> {
+    let end = Instant::now() + PATIENCE;
+    // An MTA that has just been told to restart may be away for a moment.
+    let stream = loop {
+        match connect(address) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    };
+    stream.set_read_timeout(Some(REPLY))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut reply = reply(&mut reader)?;
+    let dotted: String = message
+        .split_inclusive("\r\n")
+        .map(|line| if line.starts_with('.') { format!(".{line}") } else { line.into() })
+        .collect();
+    let commands = [
+        format!("EHLO {helo}\r\n"),
+        format!("MAIL FROM:<{sender}>\r\n"),
+        format!("RCPT TO:<{to}>\r\n"),
+        "DATA\r\n".to_owned(),
+        format!("{dotted}.\r\n"),
+    ];
+    for command in &commands {
+        if !matches!(reply.as_bytes().first(), Some(b'2' | b'3')) {
+            break;
+        }
+        (&stream).write_all(command.as_bytes())?;
+        reply = self::reply(&mut reader)?;
+    }
+    // It has said what it had to say.
+    let _ = (&stream).write_all(b"QUIT\r\n");
+    Ok(reply)
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    TcpStream::connect_timeout(&address, PATIENCE)
+}
+
+/// A reply; the texts of its lines one after the other.
+fn reply(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut whole = String::new();
+    loop {
+        let mut line = Vec::new();
+        // A line of a server that does not stop talking is cut.
+        io::Read::take(&mut *reader, 4096).read_until(b'\n', &mut line)?;
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if line.is_empty() || whole.len() > 65536 {
+            return if whole.is_empty() { Ok("421 (the connection was closed)".into()) } else { Ok(whole) };
+        }
+        if whole.is_empty() {
+            whole.clone_from(&line);
+        } else {
+            whole.push_str(line.get(3..).unwrap_or_default());
+        }
+        if line.as_bytes().get(3) != Some(&b'-') {
+            return Ok(whole);
+        }
+    }
+}
+
+/// In pieces, so that no scanner takes this program for one of them.
+fn test_strings() -> (String, String) {
+    let eicar = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", "-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"].concat();
+    let gtube = ["XJS*C4JDBQADN1.NSBN3*2IDNEN", "*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"].concat();
+    (eicar, gtube)
+}
+
+/// One of its own for each probe.
+fn token() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    format!("{time:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_read_to_their_last_line() {
+        let read = |text: &str| reply(&mut BufReader::new(text.as_bytes())).unwrap();
+        assert_eq!(read("250-a\r\n250 b\r\nrest"), "250-a b");
+        assert_eq!(read("550 5.7.1 no\r\n"), "550 5.7.1 no");
+        assert!(read("").starts_with("421"));
+    }
+
+    #[test]
+    fn no_two_probes_are_alike() {
+        assert_ne!(token(), token());
+    }
+}

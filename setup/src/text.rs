@@ -1,0 +1,111 @@
+//! Edits to other people's text files, as pure functions: every line that is not ours stays, octet for octet.
+
+/// The marks around lines of ours, in the file's own form of a comment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// The line before.
+    pub begin: &'static str,
+    /// The line after.
+    pub end: &'static str,
+}
+
+/// The marks of shells, Exim, TOML and most others.
+pub const HASH: Marks = Marks { begin: "# BEGIN checkpost", end: "# END checkpost" };
+
+/// Why a file cannot be edited.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// There is a begin without an end, or more than one block.
+    #[error("the marks {0:?} … {1:?} are not what they were")]
+    Marks(&'static str, &'static str),
+    /// No line of the kind that the block goes before.
+    #[error("there is no {0}")]
+    NoPlace(&'static str),
+}
+
+/// The lines between the marks, if there is a block.
+///
+/// # Errors
+/// When the marks are broken.
+pub fn block(text: &str, marks: Marks) -> Result<Option<String>, EditError> {
+    let broken = EditError::Marks(marks.begin, marks.end);
+    let count = |mark: &str| text.lines().filter(|line| *line == mark).count();
+    match (count(marks.begin), count(marks.end)) {
+        (0, 0) => Ok(None),
+        (1, 1) => {
+            let mut lines = text.lines().skip_while(|line| *line != marks.begin).skip(1);
+            let mut inside = String::new();
+            loop {
+                match lines.next() {
+                    None => return Err(broken),
+                    Some(line) if line == marks.end => return Ok(Some(inside)),
+                    Some(line) => inside.extend([line, "\n"]),
+                }
+            }
+        }
+        _ => Err(broken),
+    }
+}
+
+/// The text with `lines` (each with its line end) between the marks: in the place where the block is, else before the
+/// first line that is `before` (named `place` to people), or at the end with `None`.
+///
+/// # Errors
+/// When the marks are broken or there is no such line.
+pub fn with_block(
+    text: &str,
+    marks: Marks,
+    lines: &str,
+    before: Option<(&'static str, &dyn Fn(&str) -> bool)>,
+) -> Result<String, EditError> {
+    let new = format!("{}\n{lines}{}\n", marks.begin, marks.end);
+    if let Some(inside) = block(text, marks)? {
+        let old = format!("{}\n{inside}{}", marks.begin, marks.end);
+        return Ok(text.replacen(&old, new.trim_end_matches('\n'), 1));
+    }
+    let Some((place, is_place)) = before else {
+        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return Ok(format!("{text}{gap}{new}"));
+    };
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if is_place(line.trim_end_matches('\n')) {
+            return Ok(format!("{}{new}{}", &text[..at], &text[at..]));
+        }
+        at += line.len();
+    }
+    Err(EditError::NoPlace(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_put_in_once_and_replaced_in_its_place() {
+        let text = "one\nMAILER(x)\nMAILER(y)\n";
+        let is_place = |line: &str| line.starts_with("MAILER");
+        let place: Option<(&'static str, &dyn Fn(&str) -> bool)> = Some(("MAILER line", &is_place));
+        let once = with_block(text, HASH, "ours\n", place).unwrap();
+        assert_eq!(once, "one\n# BEGIN checkpost\nours\n# END checkpost\nMAILER(x)\nMAILER(y)\n");
+        assert_eq!(with_block(&once, HASH, "ours\n", place).unwrap(), once);
+        let other = with_block(&once, HASH, "other\nlines\n", place).unwrap();
+        assert_eq!(block(&other, HASH).unwrap().unwrap(), "other\nlines\n");
+        assert_eq!(
+            with_block("no line end", HASH, "x\n", None).unwrap(),
+            "no line end\n# BEGIN checkpost\nx\n# END checkpost\n"
+        );
+        assert_eq!(with_block("one\n", HASH, "x\n", place), Err(EditError::NoPlace("MAILER line")));
+    }
+
+    #[test]
+    fn broken_marks_are_not_touched() {
+        for text in [
+            "# BEGIN checkpost\n",
+            "# END checkpost\n# BEGIN checkpost\n",
+            "# BEGIN checkpost\n# BEGIN checkpost\n# END checkpost\n",
+        ] {
+            assert!(with_block(text, HASH, "x\n", None).is_err(), "{text}");
+        }
+    }
+}

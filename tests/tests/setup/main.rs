@@ -1,0 +1,8 @@
+//! `configure_mta` on real mail servers: from the untouched package to proved filtering, and back. Each in a root of
+//! its own, as an administrator would: no file is edited, no program but `configure_mta` is run.
+
+#![allow(clippy::unwrap_used)]
+
+mod host;
+mod others;
+mod postfix;
