@@ -189,7 +189,7 @@ impl Engine<'_> {
                     Some(was) => was.attributes.clone(),
                     None => self.attributes(owner, *mode)?,
                 };
-                self.replace(journal, path, was.as_ref(), Whole { content: to.clone(), attributes })
+                self.replace(journal, path, was.as_ref(), &Whole { content: to.clone(), attributes })
             }
             What::Program { name, path, mode } => {
                 let was = tree.read_program(path)?;
@@ -237,13 +237,13 @@ impl Engine<'_> {
         }
     }
 
-    fn replace(&mut self, journal: &mut Journal, path: &str, was: Option<&Whole>, is: Whole) -> Result<(), Failure> {
+    fn replace(&mut self, journal: &mut Journal, path: &str, was: Option<&Whole>, is: &Whole) -> Result<(), Failure> {
         journal.register(path, was)?;
-        let kept = journal.keep(&is)?;
+        let kept = journal.keep(is)?;
         self.watch.within("kept")?;
         journal.write(&Record::Intend { path: path.to_owned(), is: kept })?;
         self.watch.within("intended")?;
-        self.machine.tree.replace(path, &is)?;
+        self.machine.tree.replace(path, is)?;
         Ok(self.watch.within("replaced")?)
     }
 

@@ -12,6 +12,21 @@ pub struct Marks {
 /// The marks of shells, Exim, TOML and most others.
 pub const HASH: Marks = Marks { begin: "# BEGIN checkpost", end: "# END checkpost" };
 
+/// The place of new lines.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    /// What is looked for, for people.
+    pub name: &'static str,
+    /// Is it this line?
+    pub is: &'a dyn Fn(&str) -> bool,
+}
+
+impl std::fmt::Debug for Before<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Before").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// Why a file cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
@@ -48,33 +63,28 @@ pub fn block(text: &str, marks: Marks) -> Result<Option<String>, EditError> {
 }
 
 /// The text with `lines` (each with its line end) between the marks: in the place where the block is, else before the
-/// first line that is `before` (named `place` to people), or at the end with `None`.
+/// first line that is `before`, or at the end with `None`.
 ///
 /// # Errors
 /// When the marks are broken or there is no such line.
-pub fn with_block(
-    text: &str,
-    marks: Marks,
-    lines: &str,
-    before: Option<(&'static str, &dyn Fn(&str) -> bool)>,
-) -> Result<String, EditError> {
+pub fn with_block(text: &str, marks: Marks, lines: &str, before: Option<Before<'_>>) -> Result<String, EditError> {
     let new = format!("{}\n{lines}{}\n", marks.begin, marks.end);
     if let Some(inside) = block(text, marks)? {
         let old = format!("{}\n{inside}{}", marks.begin, marks.end);
         return Ok(text.replacen(&old, new.trim_end_matches('\n'), 1));
     }
-    let Some((place, is_place)) = before else {
+    let Some(place) = before else {
         let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Ok(format!("{text}{gap}{new}"));
     };
     let mut at = 0;
     for line in text.split_inclusive('\n') {
-        if is_place(line.trim_end_matches('\n')) {
+        if (place.is)(line.trim_end_matches('\n')) {
             return Ok(format!("{}{new}{}", &text[..at], &text[at..]));
         }
         at += line.len();
     }
-    Err(EditError::NoPlace(place))
+    Err(EditError::NoPlace(place.name))
 }
 
 #[cfg(test)]
@@ -85,7 +95,7 @@ mod tests {
     fn a_block_is_put_in_once_and_replaced_in_its_place() {
         let text = "one\nMAILER(x)\nMAILER(y)\n";
         let is_place = |line: &str| line.starts_with("MAILER");
-        let place: Option<(&'static str, &dyn Fn(&str) -> bool)> = Some(("MAILER line", &is_place));
+        let place = Some(Before { name: "MAILER line", is: &is_place });
         let once = with_block(text, HASH, "ours\n", place).unwrap();
         assert_eq!(once, "one\n# BEGIN checkpost\nours\n# END checkpost\nMAILER(x)\nMAILER(y)\n");
         assert_eq!(with_block(&once, HASH, "ours\n", place).unwrap(), once);

@@ -1,7 +1,7 @@
 //! Sendmail for `configure_mta`: what is there, and what of the recipe is missing. `sendmail.mc` gets one marked block;
 //! `sendmail.cf` is made of it by m4, looked at by Sendmail itself, and only then takes the old one's place.
 
-use checkpost_setup::text::{self, Marks};
+use checkpost_setup::text::{self, Before, Marks};
 use checkpost_setup::{
     Answers, Change, Command, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, WHEN_DOWN, What,
 };
@@ -120,7 +120,7 @@ impl Mta for Sendmail {
             ));
         }
         let is_place = |line: &str| line.starts_with("MAILER");
-        let place: Option<(&'static str, &dyn Fn(&str) -> bool)> = Some(("MAILER line in sendmail.mc", &is_place));
+        let place = Some(Before { name: "MAILER line in sendmail.mc", is: &is_place });
         let new = text::with_block(&mc, MARKS, &inside, place);
         let new =
             new.map_err(|error| Obstacle::new(format!("{MC}: {error}"), "sendmail.mc as Debian ships it has one"))?;
