@@ -38,6 +38,7 @@ pub(crate) fn run(common: &Common) -> anyhow::Result<u8> {
         "headers",
         "body",
         "leave out, add recipients",
+        "discard",
         "contents by recipient",
         "sender",
         "hold",
@@ -52,6 +53,7 @@ pub(crate) fn run(common: &Common) -> anyhow::Result<u8> {
             yes(edit_headers).to_owned(),
             yes(edit_body).to_owned(),
             format!("{}, {}", yes(drop_recipients), yes(add_recipients)),
+            yes(row.kind.abilities.discard).to_owned(),
             yes(contents_by_recipient).to_owned(),
             yes(row.kind.abilities.change_sender).to_owned(),
             yes(row.kind.abilities.hold).to_owned(),
@@ -100,6 +102,7 @@ fn fitted(abilities: &Abilities) -> Vec<(&'static str, String)> {
     vec![
         ("reject, from outside", case(&[&reject], Vec::new())),
         ("reject, malware", case(&[&reject], vec![malware])),
+        ("discard", case(&[&discard], Vec::new())),
         ("header edit", case(&[&edited], Vec::new())),
         ("deliver to one, reject for another", case(&[&deliver, &reject], Vec::new())),
         ("deliver to one, discard for another", case(&[&deliver, &discard], Vec::new())),

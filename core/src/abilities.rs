@@ -20,6 +20,8 @@ pub struct Abilities {
     pub hold: bool,
     /// Can recipients be left out while others get the mail?
     pub drop_recipients: bool,
+    /// Can the mail be taken and handed to nobody? Who can only say "pass" or "refuse" cannot.
+    pub discard: bool,
     /// Can recipients get different contents of the same mail?
     pub contents_by_recipient: bool,
 }
@@ -54,6 +56,7 @@ impl Abilities {
             (self.change_sender, "change-sender"),
             (self.hold, "hold"),
             (self.drop_recipients, "drop-recipients"),
+            (self.discard, "discard"),
             (self.contents_by_recipient, "contents-by-recipient"),
             (self.replies == Replies::PerRecipient, "reply-per-recipient"),
             (self.refusal == Refusal::InSession, "refuse-in-session"),

@@ -6,7 +6,7 @@
 //! 2. anyone delivered (or held): the answer is "accepted"; who was to be refused does not get the mail, and a
 //!    copy is kept in quarantine, since nobody is told;
 //! 3. anyone refused: the refusal (nobody gets the mail, so it is true for all);
-//! 4. all discarded: "accepted".
+//! 4. all discarded: "accepted"; where that would be taken for "deliver it", refused.
 //!
 //! A mail that is to be held in the MTA's own quarantine counts as delivered; where the MTA cannot hold
 //! it, or others get it, a copy is kept in ours and nobody gets it.
@@ -24,7 +24,7 @@ use crate::abilities::{Abilities, Refusal, Replies};
 use crate::edit::Edit;
 use crate::finding::Kind;
 use crate::mail::{Address, Mail, OriginClass};
-use crate::reply::Deferral;
+use crate::reply::{Deferral, Rejection};
 use crate::verdict::{Disposition, Outcome, Verdict};
 
 /// What a way in is to do, all of it within its abilities.
@@ -291,9 +291,24 @@ fn unite_answers(fitted: &mut Fitted, abilities: &Abilities) {
             }
         }
         fitted.answer = Answer::Refuse(rejected.disposition);
-    } else {
+    } else if abilities.discard || fitted.outcomes.is_empty() {
         fitted.answer = Answer::Accept;
+    } else {
+        // "Accepted" would be taken for "deliver it".
+        refuse_all(fitted);
     }
+}
+
+/// Nobody was to get the mail, and nothing but a refusal keeps it from them. Copies that were wanted are kept.
+fn refuse_all(fitted: &mut Fitted) {
+    let refused = Disposition::Reject(Rejection::lossy(7, 1, "Message refused"));
+    for (index, outcome) in fitted.outcomes.iter_mut().enumerate() {
+        outcome.disposition = refused.clone();
+        let wanted = if outcome.quarantine { "quarantine" } else { "discard" };
+        let instead = "reject: this way can only let a mail pass or refuse it";
+        fitted.losses.push(Loss { recipient: Some(index), wanted, instead });
+    }
+    fitted.answer = Answer::Refuse(refused);
 }
 
 fn defer_all(fitted: &mut Fitted, deferred: &Outcome, why: &'static str) {
@@ -315,7 +330,6 @@ mod tests {
     use crate::edit::{Body, HeaderField, HeaderText};
     use crate::finding::Finding;
     use crate::mail::{Address, Envelope, MailId, Origin};
-    use crate::reply::Rejection;
 
     const SMTP: Abilities = Abilities {
         replies: Replies::PerMessage,
@@ -326,6 +340,7 @@ mod tests {
         change_sender: true,
         hold: false,
         drop_recipients: true,
+        discard: true,
         contents_by_recipient: true,
     };
     const MILTER: Abilities = Abilities { hold: true, contents_by_recipient: false, ..SMTP };
@@ -403,6 +418,37 @@ mod tests {
         check("hr", &MILTER, "hX", 'd');
         check("hx", &MILTER, "hx", 'd');
         check("hl", &MILTER, "ll", 'l');
+    }
+
+    #[test]
+    fn who_can_only_pass_or_refuse_never_passes_what_nobody_was_to_get() {
+        const GATE: Abilities = Abilities { drop_recipients: false, discard: false, edit_body: false, ..SMTP };
+        check("x", &GATE, "r", 'r');
+        check("xx", &GATE, "rr", 'r');
+        check("rx", &GATE, "rr", 'r');
+        check("dx", &GATE, "ll", 'l');
+        check("dr", &GATE, "ll", 'l');
+        check("lx", &GATE, "ll", 'l');
+        let fitted = |outcome: Outcome| {
+            let verdict = Verdict { findings: Arc::from([]), score: 0.0, outcomes: vec![outcome] };
+            let fitted = fit(&mail("a@example.org", 1), &verdict, &GATE);
+            let losses: Vec<String> = fitted.losses.iter().map(Loss::to_string).collect();
+            (
+                matches!(fitted.answer, Answer::Refuse(Disposition::Reject(_))),
+                fitted.wants_quarantine(),
+                losses.join(", "),
+            )
+        };
+        let kept = "quarantine became reject: this way can only let a mail pass or refuse it";
+        assert_eq!(fitted(Outcome { quarantine: true, ..outcome('x') }), (true, true, kept.into()));
+        let held = format!("hold became quarantine: this way cannot have the MTA hold it, {kept}");
+        assert_eq!(fitted(outcome('h')), (true, true, held));
+        let body = Edit::ReplaceBody(Body::new("gone").unwrap());
+        let new = Outcome { edits: vec![body].into(), ..Outcome::deliver() };
+        assert_eq!(
+            fitted(new),
+            (true, true, format!("new body became quarantine: this way cannot replace a body, {kept}"))
+        );
     }
 
     #[test]

@@ -114,6 +114,11 @@ fn of_rule(rule: &Rule, ways: &[(&str, Abilities)], risks: &mut Vec<Risk>) {
         "recipients cannot be left out: when others get the mail, all of it is deferred",
     );
     lacking(
+        discards,
+        |a| !a.discard,
+        "a mail cannot be taken and handed to nobody: it is refused, and the sender is told",
+    );
+    lacking(
         matches!(rule.then.fate, Some(Fate::Defer(_))) && by_recipient,
         |a| a.replies == Replies::PerMessage,
         "one answer serves all recipients: all of them are deferred",

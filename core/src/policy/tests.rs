@@ -406,6 +406,7 @@ fn risks_are_told() {
         change_sender: true,
         hold: false,
         drop_recipients: true,
+        discard: true,
         contents_by_recipient: true,
     };
     const POOR: Abilities = Abilities {
@@ -417,6 +418,7 @@ fn risks_are_told() {
         change_sender: false,
         hold: false,
         drop_recipients: false,
+        discard: true,
         contents_by_recipient: false,
     };
     let policy = good(

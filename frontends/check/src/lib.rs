@@ -32,6 +32,7 @@ pub const CHECK: Kind = Kind {
         change_sender: true,
         hold: true,
         drop_recipients: true,
+        discard: true,
         contents_by_recipient: true,
     },
 };

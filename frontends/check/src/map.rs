@@ -33,6 +33,7 @@ pub(crate) fn abilities(can: Can, way: &Abilities) -> Abilities {
         change_sender: both(way.change_sender, Can::CHANGE_SENDER),
         hold: both(way.hold, Can::HOLD),
         drop_recipients: both(way.drop_recipients, Can::DROP_RECIPIENTS),
+        discard: way.discard,
         contents_by_recipient: both(way.contents_by_recipient, Can::CONTENTS_BY_RECIPIENT),
     }
 }

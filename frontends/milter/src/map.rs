@@ -24,6 +24,7 @@ pub const MILTER: Abilities = Abilities {
     change_sender: true,
     hold: true,
     drop_recipients: true,
+    discard: true,
     contents_by_recipient: false,
 };
 

@@ -31,6 +31,7 @@ pub const SMTP: Abilities = Abilities {
     change_sender: false,
     hold: false,
     drop_recipients: true,
+    discard: true,
     contents_by_recipient: true,
 };
 

@@ -26,6 +26,7 @@ pub const COURIERFILTER: Kind = Kind {
         change_sender: false,
         hold: false,
         drop_recipients: true,
+        discard: true,
         contents_by_recipient: false,
     },
 };

@@ -26,6 +26,7 @@ pub const QUEUE: Kind = Kind {
         change_sender: true,
         hold: false,
         drop_recipients: true,
+        discard: true,
         contents_by_recipient: true,
     },
 };
