@@ -12,8 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::descriptors::{Descriptors, Incoming};
+use crate::files;
 use crate::host::Host;
-use crate::session::{Answer, Heartbeat, Outgoing, Piece, Session, Side, Step, Submission, Target};
+use crate::session::{Answer, Heartbeat, Opening, Outgoing, Piece, Session, Side, Step, Submission, Target};
 use crate::stream::{BoxStream, connect};
 
 /// What a driver has to know of a way.
@@ -105,9 +106,10 @@ impl Driver<'_> {
                 None
             }
             Step::Judge(submission) => Some(self.judge(*submission).await),
+            Step::Open(opening) => Some(self.open(*opening).await),
             Step::Send(outgoing) => Some(match self.send(&outgoing).await {
                 Ok(()) => Answer::Sent,
-                Err(_) => Answer::Closed(Side::Hop),
+                Err(_) => Answer::Closed(outgoing.to),
             }),
             Step::KeepHop(note) => {
                 if let (Some(target), Some(stream)) = (self.target.take(), self.hop.take()) {
@@ -182,6 +184,18 @@ impl Driver<'_> {
             }
             Ok(Err(error)) => Answer::Unreachable(format!("{}: {error}", target.address)),
             Err(_) => Answer::Unreachable(format!("{}: no connection in {:?}", target.address, target.timeout)),
+        }
+    }
+
+    async fn open(&mut self, opening: Opening) -> Answer {
+        let opened = tokio::task::spawn_blocking(move || files::open(&opening)).await;
+        match opened.unwrap_or_else(|crash| Err(io::Error::other(crash).into())) {
+            Ok((file, length)) => {
+                self.hop = Some(Box::new(tokio::fs::File::from_std(file)));
+                self.target = None;
+                Answer::Opened(length)
+            }
+            Err(why) => Answer::NotOpened(why),
         }
     }
 
@@ -314,7 +328,7 @@ impl Driver<'_> {
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> io::Result<()> {
-        let Some(stream) = self.hop.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(stream) = self.stream(outgoing.to) else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut stuffer = outgoing.dots.then(Stuffer::new);
         let mut gather = Gather { stream, stall: outgoing.stall, slices: Vec::with_capacity(8) };
         if !outgoing.head.is_empty() {

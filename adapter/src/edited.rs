@@ -7,6 +7,21 @@ use checkpost_core::{Content, Edit};
 
 use crate::session::Piece;
 
+/// A header larger than this is not edited, in octets.
+const MAX_HEADER: usize = 4 << 20;
+
+/// The header of a mail that is to be edited.
+///
+/// # Errors
+/// It is too large, or cannot be read: for the log.
+pub fn header(content: &Content) -> Result<Header, String> {
+    match Header::within(content, MAX_HEADER) {
+        Ok(Some(header)) => Ok(header),
+        Ok(None) => Err(format!("it is longer than {MAX_HEADER} octets")),
+        Err(error) => Err(format!("the spool cannot be read: {error}")),
+    }
+}
+
 /// The pieces of the mail with these edits, whole `received` lines below the fields that are new on top. What is new gets
 /// `line_end`: CRLF on the wire, LF in a UNIX mail server's files.
 pub fn pieces(

@@ -6,6 +6,7 @@
 //! ([`Step::Read`]), not an error.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use checkpost_core::{Abilities, Content, Envelope, MailId, Origin};
 
 use crate::address::SocketAddress;
 use crate::descriptors::Unfit;
+use crate::files::Unopened;
 use crate::host::Judged;
 
 /// One connection's protocol.
@@ -40,7 +42,7 @@ pub trait Session: Send {
 pub enum Side {
     /// Who came to us.
     Client,
-    /// Who we hand the mail to.
+    /// Who we hand the mail to; or, after [`Step::Open`], the file that the mail is read from.
     Hop,
 }
 
@@ -76,7 +78,10 @@ pub enum Step {
     /// A whole mail is here. Answered by [`Answer::Judged`], [`Answer::NotStored`], or
     /// [`Answer::Closed`] when the client did not take the heartbeat.
     Judge(Box<Submission>),
-    /// Send a content to the next hop. Answered by [`Answer::Sent`] or [`Answer::Closed`].
+    /// Open a file by its name, to be read as [`Side::Hop`] until [`Step::DropHop`]. Answered by [`Answer::Opened`] or
+    /// [`Answer::NotOpened`].
+    Open(Box<Opening>),
+    /// Send a content to the next hop, or to the client. Answered by [`Answer::Sent`] or [`Answer::Closed`].
     Send(Box<Outgoing>),
     /// Put this content into a file, and let its descriptor go with the first of the bytes that are written next.
     /// Answered by [`Answer::Stored`] or [`Answer::NotStored`].
@@ -111,6 +116,10 @@ pub enum Answer {
     NotStored(String),
     /// The descriptor was not taken: why. `None`: none came.
     NotTaken(Option<Unfit>),
+    /// The file is open, and so many octets long.
+    Opened(u64),
+    /// The file was not opened: why.
+    NotOpened(Unopened),
     /// The mail was judged.
     Judged(Box<Judged>),
     /// The content was written out.
@@ -179,16 +188,30 @@ impl Submission {
     }
 }
 
-/// A content on its way to the next hop.
+/// A file to be opened by its name, with our rights and not with those of whoever named it: so only beneath folders that
+/// the configuration allows.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Absolute.
+    pub path: PathBuf,
+    /// The folders. No name leads out of them, by no symbolic link either.
+    pub beneath: Arc<[PathBuf]>,
+    /// The longest that is taken, in octets.
+    pub limit: u64,
+}
+
+/// A content on its way to the next hop, or to the client.
 #[derive(Debug)]
 pub struct Outgoing {
+    /// To whom.
+    pub to: Side,
     /// Sent before, as it is: a command that announces the content.
     pub head: Bytes,
     /// The content, piece by piece.
     pub pieces: Vec<Piece>,
     /// Stuff dots and end with CRLF.CRLF (RFC 5321 section 4.5.2); else send the octets as they are.
     pub dots: bool,
-    /// How long the next hop may take no byte at all.
+    /// How long that side may take no byte at all.
     pub stall: Duration,
 }
 

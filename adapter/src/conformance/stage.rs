@@ -1,7 +1,8 @@
 //! A driver without I/O for tests: scripted peers, a scripted engine, a clock that only moves when
 //! somebody waits. It knows no protocol.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,9 @@ use checkpost_core::{Abilities, Content, Mail, Verdict, fit};
 use checkpost_wire::smtp::Stuffer;
 
 use crate::descriptors::Unfit;
+use crate::files::Unopened;
 use crate::host::Judged;
-use crate::session::{Answer, Outgoing, Piece, Session, Side, Step, Submission, Target};
+use crate::session::{Answer, Opening, Outgoing, Piece, Session, Side, Step, Submission, Target};
 
 /// How many octets a session is fed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,12 +184,16 @@ pub struct Stage {
     random: u64,
     now: Instant,
     hop: Option<(Target, Line)>,
+    /// The file that is open, in the hop's place.
+    file: Option<Line>,
     kept: Vec<Kept>,
     stored: Option<Vec<u8>>,
     /// The disk holds so much: more is [`Answer::NotStored`].
     pub disk: usize,
     /// What stands for descriptors: to be put there before the session asks, and taken when it has answered.
     pub files: Files,
+    /// Files that can be opened by their names.
+    pub named: HashMap<PathBuf, Vec<u8>>,
     /// Drain when the session has been asked for so many steps.
     pub drain_at: Option<usize>,
     /// The names of the steps taken, for messages of failed tests and for what has no other trace.
@@ -208,10 +214,12 @@ impl Stage {
             random,
             now: Instant::now(),
             hop: None,
+            file: None,
             kept: Vec::new(),
             stored: None,
             disk: usize::MAX,
             files: Files::default(),
+            named: HashMap::new(),
             drain_at: None,
             steps: Vec::new(),
             bound: 100_000,
@@ -257,6 +265,7 @@ impl Stage {
             }
         }
         self.hop = None;
+        self.file = None;
         self.stored = None;
     }
 
@@ -281,8 +290,8 @@ impl Stage {
     fn read(&mut self, session: &mut dyn Session, client: &mut Line, side: Side, until: Instant) -> Option<Answer> {
         let line = match side {
             Side::Client => client,
-            Side::Hop => match &mut self.hop {
-                Some((_, line)) => line,
+            Side::Hop => match self.hop.as_mut().map(|(_, line)| line).or(self.file.as_mut()) {
+                Some(line) => line,
                 None => return Some(Answer::Closed(side)),
             },
         };
@@ -343,7 +352,10 @@ impl Stage {
                 None
             }
             Step::Judge(submission) => Some(self.judge(*submission)),
-            Step::Send(outgoing) => Some(if self.send(&outgoing) { Answer::Sent } else { Answer::Closed(Side::Hop) }),
+            Step::Open(opening) => Some(self.open(&opening)),
+            Step::Send(outgoing) => {
+                Some(if self.send(&outgoing, client) { Answer::Sent } else { Answer::Closed(outgoing.to) })
+            }
             Step::KeepHop(note) => {
                 let (target, line) = self.hop.take().expect("a session keeps only what it has");
                 self.kept.push(Kept { target, line, note });
@@ -351,6 +363,7 @@ impl Stage {
             }
             Step::DropHop => {
                 self.hop = None;
+                self.file = None;
                 None
             }
         }
@@ -396,6 +409,27 @@ impl Stage {
         }
     }
 
+    fn open(&mut self, opening: &Opening) -> Answer {
+        if !opening.beneath.iter().any(|folder| opening.path.starts_with(folder)) {
+            return Answer::NotOpened(Unopened::NotAllowed);
+        }
+        match self.named.get(&opening.path) {
+            None => Answer::NotOpened(Unopened::Missing),
+            Some(content) if content.len() as u64 > opening.limit => {
+                Answer::NotOpened(Unopened::TooLarge(opening.limit))
+            }
+            Some(content) => {
+                self.file = Some(Line {
+                    peer: Box::new(AFile),
+                    waiting: content.iter().copied().collect(),
+                    ready: None,
+                    then: Then::Finish,
+                });
+                Answer::Opened(content.len() as u64)
+            }
+        }
+    }
+
     fn judge(&mut self, submission: Submission) -> Answer {
         let Submission { id, envelope, origin, tail, abilities, .. } = submission;
         if self.stored.is_some()
@@ -411,9 +445,13 @@ impl Stage {
     }
 
     /// Piece by piece, so that a next hop can go in the middle. False: it is gone.
-    fn send(&mut self, outgoing: &Outgoing) -> bool {
+    fn send(&mut self, outgoing: &Outgoing, client: &mut Line) -> bool {
         let now = self.now;
-        let Some((_, line)) = &mut self.hop else { return false };
+        let line = match outgoing.to {
+            Side::Client => Some(client),
+            Side::Hop => self.hop.as_mut().map(|(_, line)| line),
+        };
+        let Some(line) = line else { return false };
         let mut wire = vec![outgoing.head.to_vec()];
         let mut stuffer = Stuffer::new();
         for piece in &outgoing.pieces {
@@ -430,6 +468,15 @@ impl Stage {
             wire.push(stuffer.finish().to_vec());
         }
         wire.iter().filter(|part| !part.is_empty()).all(|part| line.hear(part, now))
+    }
+}
+
+/// Says what is in it, and hears nothing.
+struct AFile;
+
+impl Peer for AFile {
+    fn hear(&mut self, _: &[u8]) -> Does {
+        Does::default()
     }
 }
 
@@ -458,6 +505,7 @@ fn name(step: &Step) -> &'static str {
         Step::Store(_) => "store",
         Step::Take { .. } => "take descriptor",
         Step::Enclose(_) => "enclose",
+        Step::Open(_) => "open",
         Step::Forget => "forget",
         Step::Judge(_) => "judge",
         Step::Send(_) => "send",

@@ -12,10 +12,10 @@ use bytes::{Buf, BytesMut};
 use checkpost_adapter::descriptors::Unfit;
 use checkpost_adapter::host::{Gauge, Ticket};
 use checkpost_adapter::report::{Fate, Report};
-use checkpost_adapter::{Answer, Judged, Session, Side, Step, Submission};
+use checkpost_adapter::{Answer, Judged, Session, Side, Step, Submission, edited};
 use checkpost_core::config::Origins;
 use checkpost_core::content::header::Header;
-use checkpost_core::{Abilities, Address, Content, Deferral, Disposition, Envelope, MailId, Origin, Rejection};
+use checkpost_core::{Abilities, Address, Deferral, Disposition, Envelope, MailId, Origin, Rejection};
 use checkpost_wire::check::{Carried, Done, Finder, HELLO, List, Request, Response};
 
 use crate::config::Settings;
@@ -33,8 +33,6 @@ const LIST: (usize, usize) = (1100, 64 << 10);
 const STRETCH: usize = 64 << 10;
 /// So many stretches may be held at once: 64 MiB.
 const STRETCHES: usize = 1024;
-/// A header larger than this is not edited, in octets.
-const MAX_HEADER: usize = 4 << 20;
 
 /// What a session is told of its connection.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +177,12 @@ impl Session for Check {
             Answer::Closed(_) => self.lost("the client was gone before it had our answer"),
             Answer::TimedOut(_) => self.late(),
             Answer::Drain => self.draining = true,
-            Answer::Sent | Answer::Connected { .. } | Answer::Unreachable(_) | Answer::Secured(_) => {}
+            Answer::Sent
+            | Answer::Opened(_)
+            | Answer::NotOpened(_)
+            | Answer::Connected { .. }
+            | Answer::Unreachable(_)
+            | Answer::Secured(_) => {}
         }
     }
 }
@@ -498,10 +501,5 @@ fn header(judged: &Judged) -> Result<Option<Header>, String> {
     if !judged.fitted.outcomes.iter().any(|outcome| outcome.disposition.is_handed_on()) {
         return Ok(None);
     }
-    let content: &Content = &judged.mail.content;
-    match Header::within(content, MAX_HEADER) {
-        Ok(Some(header)) => Ok(Some(header)),
-        Ok(None) => Err(format!("it is longer than {MAX_HEADER} octets")),
-        Err(error) => Err(format!("the spool cannot be read: {error}")),
-    }
+    edited::header(&judged.mail.content).map(Some)
 }

@@ -169,6 +169,8 @@ impl Session for Milter {
             Answer::Drain => self.draining = true,
             Answer::Stored
             | Answer::NotTaken(_)
+            | Answer::Opened(_)
+            | Answer::NotOpened(_)
             | Answer::Sent
             | Answer::Connected { .. }
             | Answer::Unreachable(_)

@@ -314,7 +314,7 @@ impl Session for Proxy {
             Answer::Unreachable(why) => self.hop_unreachable(&why),
             Answer::Secured(Side::Hop) => self.hop_secured(),
             Answer::Secured(Side::Client) => self.client_secured(),
-            Answer::Stored | Answer::NotTaken(_) | Answer::Flushed => {}
+            Answer::Stored | Answer::NotTaken(_) | Answer::Opened(_) | Answer::NotOpened(_) | Answer::Flushed => {}
             Answer::NotStored(why) => self.content_not_stored(&why),
             Answer::Judged(judged) => self.judged(*judged),
             Answer::Sent => self.content_sent(),

@@ -294,7 +294,7 @@ impl Proxy {
         } else {
             Bytes::new()
         };
-        Box::new(Outgoing { head, pieces, dots: !by_chunks, stall: self.settings.data_timeout })
+        Box::new(Outgoing { to: Side::Hop, head, pieces, dots: !by_chunks, stall: self.settings.data_timeout })
     }
 
     fn received_field(&self) -> String {
