@@ -1,4 +1,4 @@
-//! The clamd protocol, client side: what to send, and what the answers mean.
+//! The clamd protocol, client side: what to send, and what the answers mean. The other side is in [`server`].
 //!
 //! No sockets, no clocks. It knows only what a mail filter needs: `IDSESSION`, `INSTREAM`, `FILDES`
 //! and `VERSION`, all with the `z` prefix (clamd(8), "COMMANDS"), so that answers end in NUL.
@@ -6,6 +6,8 @@
 //! Whether a mail is clean hangs on one line of text, so the reading is strict: an answer is clean
 //! only if it is to the byte the one that clamd gives to this very request. Anything not understood
 //! is [`AnswerError::Unknown`], never clean and never infected.
+
+pub mod server;
 
 /// Begins a session: many requests on one connection, answers numbered from 1.
 pub const IDSESSION: &[u8] = b"zIDSESSION\0";

@@ -3,5 +3,9 @@
 
 pub mod check;
 pub mod clamd;
+pub mod head;
+pub mod mbox;
 pub mod milter;
+pub mod rspamd;
 pub mod smtp;
+pub mod spamd;
