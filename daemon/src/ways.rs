@@ -6,6 +6,7 @@ use checkpost_adapter::{Kind, SocketAddress, Way};
 use checkpost_check::CheckWay;
 use checkpost_core::config::{Document, Item, Origins, Problem, Problems};
 use checkpost_milter::MilterWay;
+use checkpost_scan::ScanWay;
 use checkpost_smtp::{Defaults, SmtpWay, WayError, Written};
 
 /// A kind of way in, and how one is made of its `[[way]]`.
@@ -32,6 +33,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(check(checkpost_check::CHECK));
     all.push(check(checkpost_qmail::QUEUE));
     all.push(check(checkpost_courier::COURIERFILTER));
+    // Asked as a scanner is.
+    all.extend(checkpost_scan::kinds().map(scan));
     all
 });
 
@@ -107,6 +110,21 @@ fn check(kind: Kind) -> WayKind {
     let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
         let written: checkpost_check::Written = item.clone().finish(problems)?;
         match CheckWay::new(kind, &written, Arc::clone(origins)) {
+            Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
+            Err(error) => {
+                problems.push(item.problem(error.key, error.message));
+                None
+            }
+        }
+    };
+    WayKind { kind, build: Box::new(build) }
+}
+
+/// A kind that answers as a scanner does, with defaults of its own.
+fn scan((kind, defaults): (Kind, checkpost_scan::Defaults)) -> WayKind {
+    let build = move |item: Item, origins: &Arc<Origins>, problems: &mut Problems| {
+        let written: checkpost_scan::Written = item.clone().finish(problems)?;
+        match ScanWay::new(kind, &defaults, &written, Arc::clone(origins)) {
             Ok(way) => Some(Arc::new(way) as Arc<dyn Way>),
             Err(error) => {
                 problems.push(item.problem(error.key, error.message));
