@@ -141,11 +141,8 @@ impl Request {
         let text = || Some(String::from_utf8_lossy(value).into_owned()).filter(|text| !text.is_empty());
         let about = &mut self.about;
         match &*name.to_ascii_lowercase() {
-            "content-length" => {
-                if self.length.replace(head::length(value)?).is_some() {
-                    return Err(HeadError::Length);
-                }
-            }
+            "content-length" if self.length.is_some() => return Err(HeadError::Length),
+            "content-length" => self.length = Some(head::length(value)?),
             "transfer-encoding" => self.wanted = Wanted::Chunked,
             "expect" => self.expects = value.eq_ignore_ascii_case(b"100-continue"),
             "connection" => {

@@ -114,6 +114,7 @@ pub enum Source {
 }
 
 /// What there is to say of a mail.
+#[derive(Clone, Copy)]
 pub enum Said<'a> {
     /// The verdict; the header, where [`Dialect::edits`].
     Judged(&'a Judged, Option<&'a Header>),
