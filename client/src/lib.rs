@@ -4,6 +4,8 @@
 //! [`AskError`] is "not checked, try again later".
 
 mod connection;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod settings;
 pub mod spool;
 

@@ -8,6 +8,7 @@ pub fn plans() -> Vec<Plan> {
     plans.extend(checkpost_sendmail::setup::plans());
     plans.extend(checkpost_qmail::setup::plans());
     plans.extend(checkpost_courier::setup::plans());
+    plans.extend(checkpost_exim::local_scan::plans());
     plans
 }
 

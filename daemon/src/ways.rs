@@ -33,6 +33,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(check(checkpost_check::CHECK));
     all.push(check(checkpost_qmail::QUEUE));
     all.push(check(checkpost_courier::COURIERFILTER));
+    // Asked by a library in Exim's own process.
+    all.push(check(checkpost_exim::local_scan::LOCAL_SCAN));
     // Asked as a scanner is.
     all.extend(checkpost_scan::kinds().map(scan));
     all

@@ -1,0 +1,5 @@
+//! Exim: its ways in, what each can be told, and their setup recipes as data.
+//!
+//! See the README for the contracts.
+
+pub mod local_scan;
