@@ -91,14 +91,16 @@ pub enum Unfit {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     file: File,
-    length: u64,
+    /// Where the content begins and ends.
+    start: u64,
+    end: u64,
     in_memory: bool,
 }
 
 impl Incoming {
     /// Looks at a descriptor. Whoever can name a file can have a descriptor of it without the right to read it
     /// (open(2), O_PATH), so its access mode counts, and it is never opened anew.
-    pub(crate) fn new(descriptor: OwnedFd, limit: u64) -> Result<Self, Unfit> {
+    pub(crate) fn new(descriptor: OwnedFd, skip: u64, limit: u64) -> Result<Self, Unfit> {
         let flags = rustix::fs::fcntl_getfl(&descriptor).map_err(io::Error::from)?;
         if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE == OFlags::WRONLY {
             return Err(Unfit::NotReadable);
@@ -111,16 +113,17 @@ impl Incoming {
         if file_system == FUSE {
             return Err(Unfit::Fuse);
         }
-        let length = u64::try_from(stat.st_size).unwrap_or(0);
-        if length > limit {
-            return Err(Unfit::TooLarge(limit));
+        let end = u64::try_from(stat.st_size).unwrap_or(0);
+        match end.checked_sub(skip) {
+            None => Err(Unfit::Shrunk(end)),
+            Some(length) if length > limit => Err(Unfit::TooLarge(limit)),
+            Some(_) => Ok(Self { file: File::from(descriptor), start: skip, end, in_memory: file_system == TMPFS }),
         }
-        Ok(Self { file: File::from(descriptor), length, in_memory: file_system == TMPFS })
     }
 
     /// Octets.
     pub(crate) fn len(&self) -> u64 {
-        self.length
+        self.end - self.start
     }
 
     /// Is it on no disk (memfd_create(2), tmpfs), so that reading it takes no waiting?
@@ -132,16 +135,16 @@ impl Incoming {
     /// offsets of their own.
     pub(crate) fn copy(&self, writer: &mut ContentWriter) -> Result<(), Unfit> {
         // One octet more than there should be, so that the end shows itself.
-        let mut block = vec![0; BLOCK.min(usize::try_from(self.length).unwrap_or(BLOCK).saturating_add(1))];
-        let mut offset = 0;
+        let mut block = vec![0; BLOCK.min(usize::try_from(self.len()).unwrap_or(BLOCK).saturating_add(1))];
+        let mut offset = self.start;
         loop {
             match self.file.read_at(&mut block, offset) {
-                Ok(0) if offset == self.length => return Ok(()),
+                Ok(0) if offset == self.end => return Ok(()),
                 Ok(0) => return Err(Unfit::Shrunk(offset)),
                 Ok(count) => {
                     offset += count as u64;
-                    if offset > self.length {
-                        return Err(Unfit::Grew(self.length));
+                    if offset > self.end {
+                        return Err(Unfit::Grew(self.end));
                     }
                     writer.append(&block[..count])?;
                 }

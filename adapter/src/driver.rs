@@ -99,7 +99,7 @@ impl Driver<'_> {
             Step::Connect(target) => Some(self.connect(*target).await),
             Step::StartTls(side) => Some(self.start_tls(side).await),
             Step::Store(bytes) => Some(self.store(bytes).await),
-            Step::Take { limit } => Some(self.take_descriptor(limit).await),
+            Step::Take { skip, limit } => Some(self.take_descriptor(skip, limit).await),
             Step::Enclose(pieces) => Some(self.enclose(pieces).await),
             Step::Forget => {
                 self.writer = None;
@@ -241,12 +241,12 @@ impl Driver<'_> {
         }
     }
 
-    async fn take_descriptor(&mut self, limit: u64) -> Answer {
+    async fn take_descriptor(&mut self, skip: u64, limit: u64) -> Answer {
         self.writer = None;
         let Some(descriptor) = self.terms.descriptors.as_ref().and_then(Descriptors::take) else {
             return Answer::NotTaken(None);
         };
-        let incoming = match Incoming::new(descriptor, limit) {
+        let incoming = match Incoming::new(descriptor, skip, limit) {
             Ok(incoming) => incoming,
             Err(unfit) => return Answer::NotTaken(Some(unfit)),
         };

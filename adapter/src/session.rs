@@ -70,7 +70,9 @@ pub enum Step {
     /// Take the next descriptor that came with the bytes for the whole content, if it is a file of at most so many
     /// octets. Answered by [`Answer::Stored`] or [`Answer::NotTaken`].
     Take {
-        /// In octets.
+        /// So many octets at its start do not belong to the content.
+        skip: u64,
+        /// The largest content, in octets.
         limit: u64,
     },
     /// Forget what was stored: the mail was given up.

@@ -341,7 +341,7 @@ impl Stage {
                 Some(if up { Answer::Secured(side) } else { Answer::Closed(side) })
             }
             Step::Store(bytes) => Some(self.store(&bytes)),
-            Step::Take { limit } => Some(self.take_descriptor(limit)),
+            Step::Take { skip, limit } => Some(self.take_descriptor(skip, limit)),
             Step::Enclose(pieces) => {
                 let content = pieces.iter().flat_map(piece_bytes).collect();
                 self.files.with(|files| files.going.push_back(content));
@@ -400,12 +400,13 @@ impl Stage {
         Answer::Stored
     }
 
-    fn take_descriptor(&mut self, limit: u64) -> Answer {
+    fn take_descriptor(&mut self, skip: u64, limit: u64) -> Answer {
         self.stored = None;
-        match self.files.with(|files| files.coming.pop_front()) {
+        let behind = |file: Vec<u8>| file.get(usize::try_from(skip).ok()?..).map(<[u8]>::to_vec);
+        match self.files.with(|files| files.coming.pop_front()).map(behind) {
             None => Answer::NotTaken(None),
-            Some(content) if content.len() as u64 > limit => Answer::NotTaken(Some(Unfit::TooLarge(limit))),
-            Some(content) => self.store(&content),
+            Some(None) => Answer::NotTaken(Some(Unfit::Shrunk(skip))),
+            Some(Some(content)) => self.keep_descriptor(&content, limit),
         }
     }
 
@@ -428,6 +429,10 @@ impl Stage {
                 Answer::Opened(content.len() as u64)
             }
         }
+    }
+
+    fn keep_descriptor(&mut self, content: &[u8], limit: u64) -> Answer {
+        if content.len() as u64 > limit { Answer::NotTaken(Some(Unfit::TooLarge(limit))) } else { self.store(content) }
     }
 
     fn judge(&mut self, submission: Submission) -> Answer {

@@ -283,7 +283,7 @@ impl Check {
         match carried {
             Carried::Inline(length) => self.phase = Phase::Content(asked, length, 0),
             Carried::Descriptor => {
-                self.steps.push_back(Step::Take { limit: self.settings.max_size });
+                self.steps.push_back(Step::Take { skip: asked.request.skip, limit: self.settings.max_size });
                 self.phase = Phase::Taking(asked);
             }
         }

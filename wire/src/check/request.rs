@@ -35,6 +35,8 @@ pub struct Request {
     pub within: Option<Duration>,
     /// How the message comes.
     pub content: Carried,
+    /// So many octets at the start of a descriptor's file are not the message: a mail server's own lines about it.
+    pub skip: u64,
     /// How a changed message is to come back.
     pub changed: Changed,
 }
@@ -53,7 +55,8 @@ pub enum Class {
 /// How a message goes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Carried {
-    /// As a descriptor of a regular file, sent with the first octet of the request (SCM_RIGHTS). Read from offset 0.
+    /// As a descriptor of a regular file, sent with the first octet of the request (SCM_RIGHTS). Read from offset 0, or
+    /// from behind what [`Request::skip`] says.
     #[default]
     Descriptor,
     /// So many octets behind the list.
@@ -146,7 +149,8 @@ impl Request {
             list.text("within", &within.as_secs().max(1).to_string());
         }
         match self.content {
-            Carried::Descriptor => list.text("content", "descriptor"),
+            Carried::Descriptor if self.skip == 0 => list.text("content", "descriptor"),
+            Carried::Descriptor => list.text("content", &format!("descriptor {}", self.skip)),
             Carried::Inline(length) => list.text("content", &format!("inline {length}")),
         }
         list.text("changed", self.changed.as_str());
@@ -203,6 +207,10 @@ impl Request {
                 "content" => {
                     content = Some(match word?.split_once(' ') {
                         None if value == b"descriptor" => Carried::Descriptor,
+                        Some(("descriptor", skip)) => {
+                            request.skip = skip.parse().map_err(|_| bad())?;
+                            Carried::Descriptor
+                        }
                         Some(("inline", length)) => Carried::Inline(length.parse().map_err(|_| bad())?),
                         _ => return Err(bad()),
                     });
@@ -288,6 +296,7 @@ mod tests {
             ("check=x\0sender=\0sender=b\0recipient=a\0content=descriptor\0", "sender is there twice"),
             ("check=x\0sender=\0recipient=a\0content=inline -1\0", "content=inline -1: not understood"),
             ("check=x\0sender=\0recipient=a\0content=inline\0", "content=inline: not understood"),
+            ("check=x\0sender=\0recipient=a\0content=descriptor -1\0", "content=descriptor -1: not understood"),
             ("check=x\0sender=\0recipient=a\0content=descriptor\0class=foe\0", "class=foe: not understood"),
             ("check=x\0sender=\0recipient=a\0content=descriptor\0within=0\0", "within=0: not understood"),
             ("check=x\0sender\0", "an attribute without a name"),
@@ -306,6 +315,7 @@ mod tests {
             within in proptest::option::of(1u64..86_400),
             tls in any::<bool>(),
             length in any::<Option<u64>>(),
+            skip in any::<u64>(),
         ) -> Request {
             Request {
                 program: "test 1".into(),
@@ -319,6 +329,7 @@ mod tests {
                 can: Can::from_bits_truncate(can),
                 within: within.map(Duration::from_secs),
                 content: length.map_or(Carried::Descriptor, Carried::Inline),
+                skip: if length.is_none() { skip } else { 0 },
                 changed: Changed::Descriptor,
                 ..Request::default()
             }
