@@ -1,9 +1,13 @@
-//! The check socket for small programs that a mail server starts: blocking, one mail, no runtime, no threads.
+//! The check socket for small programs that a mail server starts: blocking, one mail, no runtime, no threads. With the
+//! feature `tokio` there is another client for programs that have many mails at once.
 //!
 //! It decides nothing: what a failure means is for the program to say, and the only safe reading of every
 //! [`AskError`] is "not checked, try again later".
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod connection;
+mod exchange;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod settings;
@@ -14,12 +18,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpost_wire::check::{Answer, Carried, Changed, Done, HELLO, ListError, Request, Response};
+use checkpost_wire::check::{Answer, Changed, Done, ListError, Request, Response};
 
 use connection::Connection;
-
-/// So much earlier than we give it up, or a quarter where that is less, the daemon is to answer.
-const MARGIN: Duration = Duration::from_secs(2);
 
 /// The daemon's answer, and the connection it came on.
 #[derive(Debug)]
@@ -86,21 +87,17 @@ pub fn ask_pieces(
 fn ask_for(
     changed: Changed,
     socket: &Path,
-    mut request: Request,
+    request: Request,
     content: BorrowedFd<'_>,
     within: Duration,
 ) -> Result<Reply, AskError> {
     let until = Instant::now() + within;
-    request.content = Carried::Descriptor;
-    request.changed = changed;
-    // The daemon's word that a scanner hangs is worth more than our not waiting for it any more.
-    request.within.get_or_insert(within.saturating_sub(MARGIN.min(within / 4)));
-    let mut said = HELLO.to_vec();
-    said.extend(request.encode().map_err(AskError::Request)?);
+    let recipients = request.recipients.len();
+    let said = exchange::words(request, changed, within)?;
     let mut connection = Connection::open(socket, until)?;
     // A daemon that refuses before it has read all closes, and what it said can still be read.
     let sent = connection.send(&said, content, until);
-    match connection.response(request.recipients.len(), changed, until) {
+    match connection.response(recipients, until) {
         Ok((Response::Answer(answer), octets)) => {
             let contents = connection.contents(&answer, changed)?;
             Ok(Reply { answer, contents, octets, connection })

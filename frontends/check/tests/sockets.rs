@@ -20,12 +20,12 @@ use checkpost_adapter::pool::Pool;
 use checkpost_adapter::tls::Connectors;
 use checkpost_adapter::{Host, Way};
 use checkpost_check::{CHECK, CheckWay, Written};
-use checkpost_client::{AskError, ask};
+use checkpost_client::{AskError, ask, asynchronous};
 use checkpost_core::config::{Document, Lists, Located, Origins, Problems};
 use checkpost_core::filter::{About, Context, Unpacking};
 use checkpost_core::policy::{Names, Policy};
 use checkpost_core::{Engine, Filter, FilterError, Finding, Mail, Spool};
-use checkpost_wire::check::{Can, Decision, Done, Form, Outcome, Request};
+use checkpost_wire::check::{Can, Decision, Done, Form, Outcome, Part, Request};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
@@ -173,6 +173,87 @@ fn the_daemon_has_less_time_than_its_client() {
         let request = Request::decode(checkpost_wire::check::List::new(list)).unwrap();
         assert_eq!(request.within, Some(Duration::from_secs(its)));
     }
+}
+
+#[test]
+fn what_stands_before_a_message_in_its_file_is_not_the_message() {
+    for memory_limit in [1 << 20, 16] {
+        let scene = scene("max_size = \"1 KiB\"\n", memory_limit);
+        let lines = "P I <a@x>\n\n".repeat(200);
+        let mail = "Subject: a\n\nbody\n";
+        let file = memory([&lines, mail].concat().as_bytes());
+        let ask_at = |skip: usize| {
+            let request = Request { skip: skip as u64, ..request(&["tag@x"]) };
+            ask(&scene.socket, request, file.as_fd(), PATIENCE)
+        };
+        let mut reply = ask_at(lines.len()).unwrap();
+        let mut changed = String::new();
+        File::from(reply.contents.remove(0).unwrap()).read_to_string(&mut changed).unwrap();
+        assert_eq!(changed, mail.replace("Subject: a", "Subject: [TAG] a"));
+        // The limit is the message's.
+        assert_eq!(ask_at(0).unwrap().answer.decision, Decision::Reject("552 5.3.4 Message too large".into()));
+        assert_eq!(ask_at(lines.len() + mail.len()).unwrap().answer.decision, Decision::Accept);
+        let beyond = ask_at(lines.len() + mail.len() + 1).unwrap_err();
+        assert!(matches!(&beyond, AskError::Refused(why) if why.contains("before its length")), "{beyond:?}");
+    }
+}
+
+#[test]
+fn an_event_loop_has_many_mails_open_and_gets_pieces() {
+    let scene = scene("", 1 << 20);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mail = b"Subject: a\n\nbody\n";
+    let file = Arc::new(memory(mail));
+    let one = |to: &'static str| {
+        let (socket, file) = (scene.socket.clone(), Arc::clone(&file));
+        async move { asynchronous::ask(&socket, request(&[to]), file.as_fd(), PATIENCE).await }
+    };
+    runtime.block_on(async {
+        // No `done` is said meanwhile, so all are open at once.
+        let asked: Vec<_> =
+            (0..100).map(|number| tokio::spawn(one(if number % 2 == 0 { "tag@x" } else { "no@x" }))).collect();
+        for (number, asked) in asked.into_iter().enumerate() {
+            let reply = asked.await.unwrap().unwrap();
+            if number % 2 == 0 {
+                let parts = vec![Part::Put(17), Part::Keep(11, 6)];
+                assert_eq!(reply.answer.contents[0].form, Form::Pieces(parts));
+                assert_eq!(reply.octets, b"Subject: [TAG] a\n");
+            } else {
+                assert_eq!(reply.answer.decision, Decision::Reject("550 5.7.1 Not for you".into()));
+            }
+            reply.done(&Done::Carried).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_event_loop_is_told_of_daemons_that_are_down_or_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let file = memory(b"A: 1\n\n");
+    let socket = folder.path().join("check.sock");
+    let ask = |within| runtime.block_on(asynchronous::ask(&socket, request(&["b@x"]), file.as_fd(), within));
+    assert!(matches!(ask(PATIENCE), Err(AskError::Down(_))));
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let short = Duration::from_millis(50);
+    assert!(matches!(ask(short), Err(AskError::Late)), "nobody accepts");
+    // A queue that is full.
+    let _waiting: Vec<UnixStream> = std::iter::from_fn(|| {
+        let socket = rustix::net::socket_with(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::NONBLOCK,
+            None,
+        )
+        .unwrap();
+        rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(folder.path().join("check.sock")).unwrap())
+            .is_ok()
+            .then(|| socket.into())
+    })
+    .collect();
+    assert!(matches!(ask(short), Err(AskError::Late)), "no room");
+    drop(listener);
+    assert!(matches!(ask(PATIENCE), Err(AskError::Down(_))));
 }
 
 #[test]
