@@ -359,7 +359,7 @@ impl<D: Dialect> Scan<D> {
             _ => None,
         };
         let fetch = match &wanted.source {
-            Source::Descriptor => Some(Step::Take { limit: self.settings.max_size }),
+            Source::Descriptor => Some(Step::Take { skip: 0, limit: self.settings.max_size }),
             Source::Path(path) => Some(Step::Open(Box::new(Opening {
                 path: path.clone(),
                 beneath: Arc::clone(&self.settings.paths),
