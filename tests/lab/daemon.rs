@@ -41,6 +41,8 @@ pub fn program(name: &str) -> PathBuf {
                 "--package",
                 "checkpost-courier",
                 "--package",
+                "checkpost-communigate",
+                "--package",
                 "configure_mta",
                 "--bins",
             ])

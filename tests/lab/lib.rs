@@ -18,6 +18,7 @@
 mod cache;
 mod clamd;
 mod client;
+pub mod communigate;
 mod courier;
 mod crash;
 mod daemon;
