@@ -154,14 +154,14 @@ impl Engine<'_> {
                 self.change(journal, &change.what)?;
             }
             for command in &part.check {
-                self.step(step, format!("check with {command}"))?;
+                self.step(step, format!("check: {}", command.brief()))?;
                 self.machine.change(command)?;
             }
             if !part.activate.is_empty() {
                 journal.write(&Record::Activate)?;
             }
             for command in &part.activate {
-                self.step(step, format!("activate with {command}"))?;
+                self.step(step, format!("activate: {}", command.brief()))?;
                 self.machine.change(command)?;
             }
         }

@@ -110,7 +110,7 @@ impl Machine<'_> {
         }
         let code = said.code.map_or("a signal".into(), |code| format!("exit code {code}"));
         let words = [said.err.trim(), said.out.trim()].join(" ");
-        Err(io::Error::other(format!("{command}: {code}: {}", words.trim())))
+        Err(io::Error::other(format!("{}: {code}: {}", command.brief(), words.trim())))
     }
 
     /// Numbers of a user and its own group.

@@ -171,7 +171,8 @@ fn start(
             }
             if live && !runs {
                 let on = "systemctl daemon-reload && systemctl enable --now checkpost";
-                changes.push(switched(Command::shell(on), Some("systemctl disable --now checkpost"), why));
+                let off = Command::new(["systemctl", "disable", "--now", "checkpost"]);
+                changes.push(switched(Command::shell("start the service", on), off, why));
             }
         }
         Service::Script => {
@@ -181,11 +182,12 @@ fn start(
                 let why = "how the daemon is started without systemd";
                 changes.extend(Change::write(SCRIPT, None, text, Owner::root(), 0o755, why));
                 let on = Command::new(["update-rc.d", "checkpost", "defaults"]);
-                changes.push(switched(on, Some("update-rc.d -f checkpost remove"), "it is started with the machine"));
+                let off = Command::new(["update-rc.d", "-f", "checkpost", "remove"]);
+                changes.push(switched(on, off, "it is started with the machine"));
             }
             if live && !runs {
-                let stop = format!("if [ -x {SCRIPT} ]; then {SCRIPT} stop; fi");
-                changes.push(switched(Command::new([SCRIPT, "start"]), Some(&stop), why));
+                let stop = Command::shell("stop the service", format!("if [ -x {SCRIPT} ]; then {SCRIPT} stop; fi"));
+                changes.push(switched(Command::new([SCRIPT, "start"]), stop, why));
             }
         }
         Service::ByHand => {
@@ -204,14 +206,13 @@ fn start(
             // A part without changes is not carried out.
             let restart = service.command("restart").unwrap_or_else(|| Command::new(["true"]));
             part.activate.clear();
-            let back = restart.to_string();
-            changes.push(switched(restart, Some(&back), "the daemon reads its new configuration"));
+            changes.push(switched(restart.clone(), restart, "the daemon reads its new configuration"));
         }
     }
     Ok((changes, part))
 }
 
-fn switched(on: Command, off: Option<&str>, why: &str) -> Change {
-    let what = What::Run { command: on, touches: Vec::new(), back: off.map(Command::shell), rebuilds: false };
+fn switched(on: Command, off: Command, why: &str) -> Change {
+    let what = What::Run { command: on, touches: Vec::new(), back: Some(off), rebuilds: false };
     Change { why: why.into(), what }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use checkpost_core::Abilities;
 use checkpost_core::abilities::{Refusal, Replies};
-use checkpost_setup::{Change, Found, Method, What};
+use checkpost_setup::{Change, Command, Found, Method, What};
 
 use crate::compose::{Chosen, Composed};
 use crate::engine::Setup;
@@ -52,10 +52,10 @@ pub fn plan(chosen: &Chosen, composed: &Composed) -> String {
             text.push_str(&details(change));
         }
         for command in &part.check {
-            let _ = writeln!(text, "     then check: {command}");
+            text.push_str(&command_lines("then check", command));
         }
         for command in &part.activate {
-            let _ = writeln!(text, "     then activate: {command}");
+            text.push_str(&command_lines("then activate", command));
         }
     }
     if !composed.setup.is_empty() {
@@ -77,6 +77,11 @@ pub fn plan(chosen: &Chosen, composed: &Composed) -> String {
     text
 }
 
+fn command_lines(when: &str, command: &Command) -> String {
+    let script = command.title().map(|_| format!("       {}\n", command.0[2])).unwrap_or_default();
+    format!("     {when}: {}\n{script}", command.brief())
+}
+
 fn details(change: &Change) -> String {
     let indented = |text: &str| text.lines().map(|line| format!("       {line}\n")).collect::<String>();
     match &change.what {
@@ -85,7 +90,11 @@ fn details(change: &Change) -> String {
             format!("       ({} lines)\n", to.iter().filter(|octet| **octet == b'\n').count())
         }
         What::Write { from, to, .. } => indented(&diff(from.as_deref(), Some(to))),
-        What::Run { back: Some(back), .. } => format!("     taken back with: {back}\n"),
+        What::Run { command, back, .. } => {
+            let script = command.title().map(|_| indented(&command.0[2])).unwrap_or_default();
+            let back = back.as_ref().map(|back| command_lines("taken back with", back)).unwrap_or_default();
+            format!("{script}{back}")
+        }
         What::ByHand { steps, .. } => indented(steps),
         _ => String::new(),
     }
@@ -95,7 +104,7 @@ fn details(change: &Change) -> String {
 pub fn abilities(methods: &[Method]) -> String {
     let yes = |has: bool| if has { "yes" } else { "no" };
     type Row = (&'static str, fn(&Abilities) -> &'static str);
-    let rows: [Row; 8] = [
+    let rows: [Row; 9] = [
         ("refused mail", |a| match a.refusal {
             Refusal::InSession => "told in session",
             Refusal::Bounces => "bounce or quarantine",
@@ -109,6 +118,7 @@ pub fn abilities(methods: &[Method]) -> String {
         ("leave recipients out", |_| ""),
         ("add recipients", |_| ""),
         ("contents by recipient", |_| ""),
+        ("discard", |_| ""),
         ("hold in the MTA's queue", |_| ""),
     ];
     let has = |abilities: &Abilities, row: usize| match row {
@@ -117,6 +127,7 @@ pub fn abilities(methods: &[Method]) -> String {
         4 => yes(abilities.drop_recipients),
         5 => yes(abilities.add_recipients),
         6 => yes(abilities.contents_by_recipient),
+        7 => yes(abilities.discard),
         _ => yes(abilities.hold),
     };
     let width = methods.iter().map(|method| method.name.len()).max().unwrap_or(0).max(20);

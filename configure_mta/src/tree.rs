@@ -259,7 +259,7 @@ impl Tree {
     /// The folder of a name, and the name in it; `None`: there is no such folder.
     pub(crate) fn parent(&self, path: &str) -> io::Result<Option<(OwnedFd, String)>> {
         let (folder, name) = path.rsplit_once('/').ok_or_else(|| trouble(path, "not an absolute path"))?;
-        if name.is_empty() || name == "." || name == ".." || !path.starts_with('/') {
+        if name.is_empty() || name == "." || !path.starts_with('/') || path.split('/').any(|name| name == "..") {
             return Err(trouble(path, "not an absolute path of a file"));
         }
         Ok(self.folder(folder)?.map(|folder| (folder, name.to_owned())))

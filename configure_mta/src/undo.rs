@@ -251,7 +251,7 @@ impl Back<'_> {
             match record {
                 Record::Activate => activated = true,
                 Record::Run { back: Some(back), .. } => {
-                    watch.step(&format!("run {back}"))?;
+                    watch.step(&back.brief())?;
                     self.run(back);
                 }
                 Record::Register { path, .. } if self.is_first(i, path) => {
@@ -276,7 +276,7 @@ impl Back<'_> {
                     let activate = if activated { &part.activate[..] } else { &[] };
                     let settle = if self.at_will { &part.settle[..] } else { &[] };
                     for command in activate.iter().chain(settle) {
-                        watch.step(&format!("run {command}"))?;
+                        watch.step(&command.brief())?;
                         self.run(command);
                     }
                     activated = self.at_will;

@@ -109,9 +109,22 @@ impl Command {
         Self(words.into_iter().map(Into::into).collect())
     }
 
-    /// For `sh -ec`.
-    pub fn shell(script: impl Into<String>) -> Self {
-        Self(vec!["sh".into(), "-ec".into(), script.into()])
+    /// For `sh -ec`; the title is what people see of it, and the name by which the shell calls itself.
+    pub fn shell(title: &str, script: impl Into<String>) -> Self {
+        Self(vec!["sh".into(), "-ec".into(), script.into(), title.into()])
+    }
+
+    /// In a few words, if it has such.
+    pub fn title(&self) -> Option<&str> {
+        match &self.0[..] {
+            [sh, flag, _, title] if sh == "sh" && flag == "-ec" => Some(title),
+            _ => None,
+        }
+    }
+
+    /// For a list of steps.
+    pub fn brief(&self) -> String {
+        self.title().map_or_else(|| self.to_string(), str::to_owned)
     }
 }
 
@@ -150,7 +163,7 @@ impl Change {
             }
             What::Program { name, path, mode } => format!("copy the program {name} to {path} ({mode:04o})"),
             What::SecondName { path, name } => format!("give {path} a second name, {name}"),
-            What::Run { command, .. } => format!("run {command}"),
+            What::Run { command, .. } => command.title().map_or_else(|| format!("run {command}"), str::to_owned),
             What::ByHand { .. } => "by hand".into(),
         }
     }

@@ -14,16 +14,18 @@ pub const HASH: Marks = Marks { begin: "# BEGIN checkpost", end: "# END checkpos
 
 /// The place of new lines.
 #[derive(Clone, Copy)]
-pub struct Before<'a> {
+pub struct Place<'a> {
     /// What is looked for, for people.
     pub name: &'static str,
     /// Is it this line?
     pub is: &'a dyn Fn(&str) -> bool,
+    /// Behind that line; else before it.
+    pub behind: bool,
 }
 
-impl std::fmt::Debug for Before<'_> {
+impl std::fmt::Debug for Place<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Before").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Place").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -62,24 +64,25 @@ pub fn block(text: &str, marks: Marks) -> Result<Option<String>, EditError> {
     }
 }
 
-/// The text with `lines` (each with its line end) between the marks: in the place where the block is, else before the
-/// first line that is `before`, or at the end with `None`.
+/// The text with `lines` (each with its line end) between the marks: in the place where the block is, else at
+/// the first line that is `place`, or at the end with `None`.
 ///
 /// # Errors
 /// When the marks are broken or there is no such line.
-pub fn with_block(text: &str, marks: Marks, lines: &str, before: Option<Before<'_>>) -> Result<String, EditError> {
+pub fn with_block(text: &str, marks: Marks, lines: &str, place: Option<Place<'_>>) -> Result<String, EditError> {
     let new = format!("{}\n{lines}{}\n", marks.begin, marks.end);
     if let Some(inside) = block(text, marks)? {
         let old = format!("{}\n{inside}{}", marks.begin, marks.end);
         return Ok(text.replacen(&old, new.trim_end_matches('\n'), 1));
     }
-    let Some(place) = before else {
+    let Some(place) = place else {
         let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Ok(format!("{text}{gap}{new}"));
     };
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         if (place.is)(line.trim_end_matches('\n')) {
+            let at = if place.behind { at + line.len() } else { at };
             return Ok(format!("{}{new}{}", &text[..at], &text[at..]));
         }
         at += line.len();
@@ -95,7 +98,7 @@ mod tests {
     fn a_block_is_put_in_once_and_replaced_in_its_place() {
         let text = "one\nMAILER(x)\nMAILER(y)\n";
         let is_place = |line: &str| line.starts_with("MAILER");
-        let place = Some(Before { name: "MAILER line", is: &is_place });
+        let place = Some(Place { name: "MAILER line", is: &is_place, behind: false });
         let once = with_block(text, HASH, "ours\n", place).unwrap();
         assert_eq!(once, "one\n# BEGIN checkpost\nours\n# END checkpost\nMAILER(x)\nMAILER(y)\n");
         assert_eq!(with_block(&once, HASH, "ours\n", place).unwrap(), once);
@@ -105,6 +108,9 @@ mod tests {
             with_block("no line end", HASH, "x\n", None).unwrap(),
             "no line end\n# BEGIN checkpost\nx\n# END checkpost\n"
         );
+        let behind = place.map(|place| Place { behind: true, ..place });
+        let text = with_block(text, HASH, "x\n", behind).unwrap();
+        assert_eq!(text, "one\nMAILER(x)\n# BEGIN checkpost\nx\n# END checkpost\nMAILER(y)\n");
         assert_eq!(with_block("one\n", HASH, "x\n", place), Err(EditError::NoPlace("MAILER line")));
     }
 

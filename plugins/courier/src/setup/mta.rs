@@ -6,7 +6,7 @@ use checkpost_setup::{
     Socket, What,
 };
 
-use super::{PROGRAM, RECIPES, WHY_INSTALL, WHY_MODULES, WHY_START};
+use super::{PROGRAM, RECIPES, WHY_INSTALL, WHY_START};
 
 /// The plug-in's Courier.
 #[derive(Debug)]
@@ -38,7 +38,9 @@ const PID: &str = "/run/courier/courierfilter.pid";
 
 const STOP: &str = "if [ -L /etc/courier/filters/active/checkpost ]; then filterctl stop checkpost; fi; \
                     n=0; while [ -S /var/lib/courier/allfilters/checkpost ]; do n=$((n + 1)); [ $n -lt 150 ]; sleep 0.1; done";
-const SHOWS: &str = "n=0; while [ ! -S /var/lib/courier/allfilters/checkpost ]; do n=$((n + 1)); \
+/// Its socket is there, and somebody answers at it.
+const SHOWS: &str = "n=0; until [ -S /var/lib/courier/allfilters/checkpost ] && \
+                     /usr/lib/courier/filters/checkpost --probe 2> /dev/null; do n=$((n + 1)); \
                      if [ $n -gt 100 ]; then echo 'the filter did not start; see the mail log' >&2; exit 1; fi; sleep 0.1; done";
 
 impl Mta for Courier {
@@ -89,7 +91,7 @@ impl Mta for Courier {
         }
         let mut plan = Plan {
             way: recipe.way.to_owned(),
-            check: vec![Command::shell(SHOWS)],
+            check: vec![Command::shell("wait for the filter", SHOWS)],
             meanwhile: "nothing is restarted; the filter is started beside Courier, and mail is filtered from then on"
                 .into(),
             flush: vec![Command::new(["courier", "flush"])],
@@ -110,7 +112,8 @@ impl Mta for Courier {
         }
         if modules(look)? != words || there.is_none() {
             let text = format!("{}\n", words.join(" "));
-            plan.changes.extend(Change::write(MODULES, there.as_deref(), &text, Owner::root(), 0o644, WHY_MODULES));
+            let why = "whose mail is filtered: that of SMTP clients (esmtp), of local programs (local)";
+            plan.changes.extend(Change::write(MODULES, there.as_deref(), &text, Owner::root(), 0o644, why));
         }
         let ours = FileKind::Link(PROGRAM.into());
         match look.about(ACTIVE)?.map(|about| about.kind) {
@@ -126,7 +129,7 @@ impl Mta for Courier {
                 what: What::Run {
                     command: Command::new(["filterctl", "start", "checkpost"]),
                     touches: Vec::new(),
-                    back: Some(Command::shell(STOP)),
+                    back: Some(Command::shell("filterctl stop checkpost", STOP)),
                     rebuilds: false,
                 },
             }),

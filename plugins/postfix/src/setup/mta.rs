@@ -505,8 +505,8 @@ impl<'a> Conf<'a> {
     }
 
     fn if_running(&self, word: &str) -> Command {
-        let (status, word) = (self.postfix("status"), self.postfix(word));
-        Command::shell(format!("if {status} 2>/dev/null; then {word}; fi"))
+        let (status, run) = (self.postfix("status"), self.postfix(word));
+        Command::shell(&format!("postfix {word}"), format!("if {status} 2> /dev/null; then {run}; fi"))
     }
 
     fn edit(&self, file: &str, words: &[&str], why: &str) -> Change {

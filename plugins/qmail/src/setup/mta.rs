@@ -174,7 +174,7 @@ fn by_variable(look: &dyn Look, plan: &mut Plan) -> Result<(), Obstacle> {
     plan.changes.push(Change {
         why: "tcpserver reads the rules in this form, at each connection".into(),
         what: What::Run {
-            command: Command::shell(super::RULES),
+            command: Command::shell("make tcp.smtp.cdb of tcp.smtp", super::RULES),
             touches: vec!["/etc/tcp.smtp.cdb".into(), "/etc/tcp.smtp.tmp".into()],
             back: None,
             rebuilds: true,

@@ -1,7 +1,7 @@
 //! Sendmail for `configure_mta`: what is there, and what of the recipe is missing. `sendmail.mc` gets one marked block;
 //! `sendmail.cf` is made of it by m4, looked at by Sendmail itself, and only then takes the old one's place.
 
-use checkpost_setup::text::{self, Before, Marks};
+use checkpost_setup::text::{self, Marks, Place};
 use checkpost_setup::{
     Answers, Change, Command, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, WHEN_DOWN, What,
 };
@@ -120,7 +120,7 @@ impl Mta for Sendmail {
             ));
         }
         let is_place = |line: &str| line.starts_with("MAILER");
-        let place = Some(Before { name: "MAILER line in sendmail.mc", is: &is_place });
+        let place = Some(Place { name: "MAILER line in sendmail.mc", is: &is_place, behind: false });
         let new = text::with_block(&mc, MARKS, &inside, place);
         let new =
             new.map_err(|error| Obstacle::new(format!("{MC}: {error}"), "sendmail.mc as Debian ships it has one"))?;
@@ -134,8 +134,8 @@ impl Mta for Sendmail {
         }
         let mut plan = Plan {
             way: recipe.way.to_owned(),
-            check: vec![Command::shell(format!("grep -q '^Xcheckpost,' {CF}"))],
-            activate: vec![Command::shell(RELOAD)],
+            check: vec![Command::new(["grep", "-q", "^Xcheckpost,", CF])],
+            activate: vec![Command::shell("restart Sendmail by SIGHUP", RELOAD)],
             meanwhile:
                 "Sendmail starts itself anew: for about a second clients cannot connect and try again; mail in its \
                         queue is not touched"
@@ -158,7 +158,7 @@ impl Mta for Sendmail {
             plan.changes.push(Change {
                 why: "sendmail.cf is made of sendmail.mc, and Sendmail itself has read it before it counts".into(),
                 what: What::Run {
-                    command: Command::shell(BUILD),
+                    command: Command::shell("make sendmail.cf of sendmail.mc", BUILD),
                     touches: vec![CF.into(), NEW.into()],
                     back: None,
                     rebuilds: true,
