@@ -7,8 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use checkpost_tests::{Skip, skip};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 
@@ -81,6 +83,13 @@ impl Real {
         });
         child.wait().unwrap();
         heard.lines().map(str::to_owned).collect()
+    }
+
+    /// A local program of an ordinary user's, without a variable.
+    fn inject(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.qmail.join("bin/qmail-inject"));
+        command.args(words).env_clear().uid(self.user).gid(self.group);
+        command
     }
 
     /// The answer to the mail.
@@ -259,6 +268,66 @@ fn a_real_qmail_that_gives_up_or_is_not_understood_loses_nothing() {
     assert!(real.queued().is_empty());
 }
 
+/// Of what a real qmail-send logs when it cannot return a mail, nothing may be "will try later": that would be for ever.
+#[test]
+fn a_bounce_of_a_real_qmail_send_is_kept_in_quarantine_and_done() {
+    let Some(real) = Real::new("text = auto") else { return };
+    // Past us into the queue: a mail that we would refuse, for somebody whom there is not.
+    assert_eq!(fed(real.inject(&["-f", "s@mx.example", "nosuchuser@mx.example"]), &infected()), Some(0));
+    let log = real.scene.home.path().join("log/send");
+    let written = fs::File::create(&log).unwrap();
+    let sending = Command::new(real.qmail.join("bin/qmail-start"))
+        .arg("./Mailbox")
+        .env_clear()
+        .env("PATH", real.qmail.join("bin"))
+        .env("QMAILQUEUE", &real.scene.program)
+        // qmail-send's log, where there is no program for it.
+        .stdin(written.try_clone().unwrap())
+        .stdout(written.try_clone().unwrap())
+        .stderr(written)
+        .spawn()
+        .unwrap();
+    // It ends when this is dropped, whatever fails here.
+    let mut sending = Sending(sending);
+    let logged = || fs::read_to_string(&log).unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !logged().contains("end msg ") {
+        assert!(Instant::now() < end && !logged().contains("will try later"), "{}", logged());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(logged().contains("bounce msg "), "{}", logged());
+    let done = real.scene.log();
+    let line = done.lines().find(|line| line.contains("mail done")).unwrap();
+    assert!(line.contains("sender=<>") && line.contains("<s@mx.example> quarantined"), "{line}");
+    sending.end();
+    assert!(real.queued().is_empty());
+}
+
+/// A qmail-send. It hears SIGTERM.
+struct Sending(std::process::Child);
+
+impl Sending {
+    fn end(&mut self) {
+        if let Some(id) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The exit code of a program that reads this.
+fn fed(mut command: Command, message: &[u8]) -> Option<i32> {
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(message).unwrap();
+    child.wait().unwrap().code()
+}
+
 #[test]
 fn the_recipe_takes_a_real_qmail_queues_place_and_gives_it_back() {
     let Some(real) = Real::new("") else { return };
@@ -282,13 +351,7 @@ fn the_recipe_takes_a_real_qmail_queues_place_and_gives_it_back() {
     apply();
     assert_eq!((mode("qmail-queue"), mode("qmail-queue.orig")), (Some(0o711), Some(0o4711)));
     // A local program, without any variable.
-    let inject = |to: &str, message: &[u8]| {
-        let mut command = Command::new(bin.join("qmail-inject"));
-        command.arg(to).env_clear().uid(real.user).gid(real.group);
-        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(message).unwrap();
-        child.wait().unwrap().code()
-    };
+    let inject = |to: &str, message: &[u8]| fed(real.inject(&[to]), message);
     assert_eq!(inject("b@x", b"Subject: local\n\nx\n"), Some(0));
     assert_eq!(inject("b@x", &infected()), Some(100));
     assert_eq!(inject("later@x", b"Subject: local\n\nx\n"), Some(111));
