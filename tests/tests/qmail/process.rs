@@ -127,6 +127,20 @@ fn in_the_originals_place_it_never_starts_itself() {
         refused(&scene, &left, "451 qq internal bug (#4.3.0)");
         assert!(left.log.contains("qmail-queue.orig"), "{left:?}");
     }
+    // A copy is another file, and goes by the same settings.
+    fs::remove_file(&original).unwrap();
+    fs::copy(&place, &original).unwrap();
+    let left = caller.deliver(&mail(), &to(&["b@x"]));
+    assert!(left.reply.starts_with("451 ") && scene.home.started() == 0, "{left:?}");
+    // A program that starts us again, in its own place or beside it.
+    for start in ["exec", "env"] {
+        fs::remove_file(&original).unwrap();
+        fs::write(&original, format!("#!/bin/sh\n{start} '{}'\n", place.display())).unwrap();
+        fs::set_permissions(&original, PermissionsExt::from_mode(0o755)).unwrap();
+        let left = caller.deliver(&mail(), &to(&["b@x"]));
+        refused(&scene, &left, "451 qq internal bug (#4.3.0)");
+        assert!(left.log.contains("leads back to this program"), "{left:?}");
+    }
 }
 
 #[test]
