@@ -64,9 +64,10 @@ impl Settings {
         std::env::var_os(FILE_VARIABLE).map_or_else(|| FILE.into(), PathBuf::from)
     }
 
-    /// Reads them; a file that is not there sets nothing.
+    /// Reads them; a file that is not there sets nothing, and one that others can write to is a mistake.
     pub(crate) fn read(file: &Path) -> Result<Self, SettingsError> {
-        let mut file = File::read(file)?;
+        // A program that cannot be told is nobody's: then the file must be root's.
+        let mut file = File::read_trusted(file, &std::env::current_exe().unwrap_or_default())?;
         let mut settings = Self::default();
         if let Some(socket) = file.take_path("socket")? {
             settings.socket = socket;
@@ -104,6 +105,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("courier.conf");
             std::fs::write(&file, text).unwrap();
+            // Another test changes the process's umask.
+            std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
             let read = Settings::read(&file).map_err(|error| error.to_string());
             let place = file.display().to_string();
             assert_eq!(read, result.map_err(|error| error.replace("FILE", &place)));
