@@ -16,6 +16,7 @@ pub static MTAS: &[&dyn Mta] = &[
     &checkpost_sendmail::setup::Sendmail,
     &checkpost_courier::setup::Courier,
     &checkpost_qmail::setup::Qmail,
+    &checkpost_communigate::setup::CommuniGate,
 ];
 
 /// What was chosen.

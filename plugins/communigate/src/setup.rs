@@ -4,7 +4,11 @@
 //!
 //! Sources: Guide/Helpers.html, Guide/VirusScan.html, Guide/Rules.html.
 
+mod mta;
+
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
+
+pub use mta::CommuniGate;
 
 /// One change, in the order in which no mail is lost or held up: what is asked is there before anybody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
