@@ -57,7 +57,7 @@ struct Trouble(String);
 
 impl<E: std::error::Error> From<E> for Trouble {
     fn from(error: E) -> Self {
-        Self(log::chain(&error))
+        Self(checkpost_client::chain(&error))
     }
 }
 

@@ -69,14 +69,3 @@ pub(crate) fn drain() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
-
-/// An error with what lies behind it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}

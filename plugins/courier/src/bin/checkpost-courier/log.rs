@@ -11,14 +11,3 @@ pub(crate) fn line(mail: &str, text: impl Display) {
     let line = if mail.is_empty() { format!("checkpost: {clean}\n") } else { format!("checkpost: {mail}: {clean}\n") };
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
-
-/// An error with what lies behind it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}

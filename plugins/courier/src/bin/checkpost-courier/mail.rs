@@ -124,7 +124,7 @@ impl Desk {
                 carried
             }
             Err(error) => {
-                let why = format!("{}: {}", settings.socket.display(), log::chain(&error));
+                let why = format!("{}: {}", settings.socket.display(), error.chain());
                 if error.is_absence() && settings.when_down == WhenDown::Pass {
                     log::line(id, format_args!("mail passes UNCHECKED (when_down = pass): {why}"));
                     return Ok(Reply::Accept);
