@@ -299,6 +299,12 @@ fn courier_without_its_filter() {
     scene.shell("rm -r /var/lib/courier/allfilters/.checkpost");
     scene.install();
     assert!(send().starts_with("550 5.7.1 "), "{}", scene.said());
+
+    // Nobody is asked about a source that is not listed.
+    let submit = || scene.root.submit(ALICE, &["bob"], &mails::as_stored(&infected)).unwrap().status.success();
+    assert!(!submit(), "{}", scene.said());
+    scene.shell("echo esmtp > /etc/courier/enablefiltering");
+    assert!(submit() && send().starts_with("550 5.7.1 "), "{}", scene.said());
 }
 
 #[test]
