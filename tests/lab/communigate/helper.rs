@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::reply::MAX_LINE;
 
 /// Longer than anything takes that is not waited for on purpose.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 /// A running helper.
 #[derive(Debug)]

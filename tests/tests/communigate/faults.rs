@@ -52,7 +52,7 @@ fn a_daemon_that_hangs_is_answered_for_in_time() {
     let (_, reply) = scene.server.check(mail(&["b@x"]));
     assert!(is_later(&reply), "{reply:?}");
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(30), "{took:?}");
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(120), "{took:?}");
     scene.server.hear_note("no answer in time");
     scene.thaw();
     assert_eq!(scene.delivered().len(), 1);

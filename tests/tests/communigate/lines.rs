@@ -101,7 +101,7 @@ fn a_hundred_open_mails_are_no_hundred_threads() {
 
 #[test]
 fn what_is_over_the_bound_waits_or_comes_later() {
-    let mut scene = Scene::new("requests = 5");
+    let mut scene = Scene::new("requests = 5\ntimeout = 600s");
     scene.freeze();
     let file = scene.server.put(mail(&["b@x"]));
     let many = 1500;

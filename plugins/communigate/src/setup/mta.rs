@@ -73,7 +73,7 @@ impl Mta for CommuniGate {
             meanwhile: "nothing is restarted; mail is checked from the moment the rule is there".into(),
             sockets: vec![Socket { address: "unix:/run/checkpost/communigate.sock".into(), user: None }],
             notes: vec![format!(
-                "Afterwards, and from cron: checkpost-communigate --look {BASE}. It has never been tried on a real server: \
+                "Make the steps by hand, then: configure_mta prove. From cron: checkpost-communigate --look {BASE}. It has never been tried on a real server: \
                  go through \"The first hour\" in plugins/communigate/README.md."
             )],
             ..Plan::default()
