@@ -10,6 +10,7 @@ mod connection;
 mod exchange;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod serve;
 pub mod settings;
 pub mod spool;
 

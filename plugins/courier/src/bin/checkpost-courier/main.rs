@@ -7,18 +7,21 @@
 mod files;
 mod log;
 mod mail;
-mod serve;
 mod settings;
 mod start;
 
 use std::env;
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use checkpost_client::serve::{self, Ending};
 use files::Place;
 use mail::Desk;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use settings::{Settings, WhenBroken};
 use start::{Socket, Waiting};
@@ -29,6 +32,8 @@ const STATE_VARIABLE: &str = "CHECKPOST_COURIER_STATE";
 
 /// Descriptors of one mail: its connection, its files, the daemon, a changed content.
 const DESCRIPTORS: u64 = 8;
+/// courierfilter waits for a filter that is to end, and gives up after 15 s.
+const LAST_WORDS: Duration = Duration::from_secs(9);
 
 fn main() -> ExitCode {
     // First, before a descriptor of our own has one of the numbers.
@@ -101,7 +106,22 @@ fn run(socket: &Socket, state: &Path, file: &Path, by_hand: bool) -> std::io::Re
     // A folder that cannot be told makes relative names unusable, no more.
     let start = env::current_dir().unwrap_or_default();
     let desk = Desk { place: Place::new(state, start), settings: file.to_owned() };
-    serve::serve(&socket.listener, settings.sessions, move |stream| desk.serve(stream))
+    let (stdin, log) = (std::io::stdin(), |text: &str| log::line("", text));
+    let end = (&stdin, || is_at_end(stdin.as_fd()));
+    let ending = Ending::Close(LAST_WORDS);
+    let left = serve::serve(&socket.listener, end, ending, settings.sessions, log, move |stream| desk.serve(stream))?;
+    if left > 0 {
+        log(&format!("ends with {left} mails open: they are put off"));
+    }
+    Ok(())
+}
+
+/// courierfilter closes standard input: something to read at its end is the end.
+fn is_at_end(stdin: BorrowedFd<'_>) -> bool {
+    match rustix::io::read(stdin, &mut [0; 512]) {
+        Ok(count) => count == 0,
+        Err(error) => error != Errno::INTR && error != Errno::AGAIN,
+    }
 }
 
 /// More descriptors, as far as they may be had.

@@ -1,5 +1,5 @@
-//! Connections, each on a thread of its own, and the end: when courierfilter closes standard input.
-//! What a connection is about is not known here.
+//! Connections to a program that serves many, each on a thread of its own, and its end, which a descriptor tells. What
+//! a connection is about is not known here.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,55 +13,83 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use crate::log;
-
-/// courierfilter waits for a filter that is to end, and gives up after 15 s.
-const LAST_WORDS: Duration = Duration::from_secs(9);
 /// After the system had nothing left for a connection.
-const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// The largest thing on a session's stack is a block of 4 KiB.
+const BREATH: Duration = Duration::from_millis(200);
+/// For blocks of some KiB.
 const STACK: usize = 512 << 10;
 
-/// Serves until standard input ends, then lets open connections finish.
+/// What becomes of connections at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Those that are open have so long. New ones wait for whoever listens next.
+    Close(Duration),
+    /// The same, and new ones are served as long as any is open.
+    Drain(Duration),
+}
+
+/// Serves until there is something to read from `end` and `is_end` says that it is the end; then as `ending` says. No
+/// more than `sessions` at once; more wait. What is wrong goes to `log`, a line each. Returns how many were left open.
 ///
 /// # Errors
 /// The listener does not work any more.
-pub(crate) fn serve(
+pub fn serve(
     listener: &UnixListener,
+    (end, is_end): (impl AsFd, impl Fn() -> bool),
+    ending: Ending,
     sessions: usize,
+    log: fn(&str),
     session: impl Fn(&UnixStream) + Send + Sync + 'static,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let session = Arc::new(session);
     let (woken, wake) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let slots = Arc::new(Slots { busy: Mutex::new(0), changed: Condvar::new(), wake });
-    let stdin = io::stdin();
     let mut breath = None;
+    // Since when it is to end.
+    let mut ends: Option<Instant> = None;
     loop {
-        let mut polled = vec![PollFd::new(&stdin, PollFlags::IN), PollFd::new(&woken, PollFlags::IN)];
-        if breath.is_none() && slots.busy() < sessions {
+        let time = match (ending, ends) {
+            (_, None) => breath,
+            (Ending::Close(time), Some(_)) => {
+                slots.wait_until_free(time);
+                return Ok(slots.busy());
+            }
+            (Ending::Drain(time), Some(since)) => {
+                let left = time.saturating_sub(since.elapsed());
+                if left.is_zero() || slots.busy() == 0 {
+                    return Ok(slots.busy());
+                }
+                Some(left.min(BREATH))
+            }
+        };
+        let mut polled = vec![PollFd::new(&woken, PollFlags::IN)];
+        let accepting = breath.take().is_none() && slots.busy() < sessions;
+        if accepting {
             polled.push(PollFd::new(listener, PollFlags::IN));
         }
-        match poll(&mut polled, breath.as_ref()) {
+        if ends.is_none() {
+            polled.push(PollFd::new(&end, PollFlags::IN));
+        }
+        match poll(&mut polled, time.map(timespec).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        breath = None;
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
-        if ready[0] && is_at_end(stdin.as_fd()) {
-            break;
-        }
-        if ready[1] {
+        if ready[0] {
             // Only that it was written counts, not how often.
             let _ = rustix::io::read(&woken, &mut [0; 512]);
         }
-        if ready.get(2) == Some(&true) {
+        if ends.is_none() && ready.last() == Some(&true) && is_end() {
+            ends = Some(Instant::now());
+            continue;
+        }
+        if accepting && ready[1] {
             match listener.accept() {
-                Ok((stream, _)) => begin(stream, &slots, &session),
+                Ok((stream, _)) => begin(stream, &slots, log, &session),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::INTR | Errno::CONNABORTED) => {}
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        log::line("", format_args!("mails must wait: {error}"));
+                        log(&format!("mails must wait: {error}"));
                         breath = Some(BREATH);
                     }
                     _ => return Err(error),
@@ -69,30 +97,29 @@ pub(crate) fn serve(
             }
         }
     }
-    slots.wait_until_free(LAST_WORDS);
-    Ok(())
 }
 
-/// Something to read at its end is the end.
-fn is_at_end(stdin: std::os::fd::BorrowedFd<'_>) -> bool {
-    match rustix::io::read(stdin, &mut [0; 512]) {
-        Ok(count) => count == 0,
-        Err(error) => error != Errno::INTR && error != Errno::AGAIN,
-    }
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
-fn begin(stream: UnixStream, slots: &Arc<Slots>, session: &Arc<impl Fn(&UnixStream) + Send + Sync + 'static>) {
+fn begin(
+    stream: UnixStream,
+    slots: &Arc<Slots>,
+    log: fn(&str),
+    session: &Arc<impl Fn(&UnixStream) + Send + Sync + 'static>,
+) {
     let slot = Slot::take(slots);
     let session = Arc::clone(session);
     let run = move || {
         let _slot = slot;
         // A connection that ends without a line is "try again later", and so is this.
         if catch_unwind(AssertUnwindSafe(|| session(&stream))).is_err() {
-            log::line("", "mail put off: a fault in this program");
+            log("mail put off: a fault in this program");
         }
     };
     if let Err(error) = thread::Builder::new().stack_size(STACK).spawn(run) {
-        log::line("", format_args!("mail put off: no thread: {error}"));
+        log(&format!("mail put off: no thread: {error}"));
     }
 }
 
@@ -114,7 +141,6 @@ impl Slots {
         while *busy > 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::line("", format_args!("ends with {} mails open: they are put off", *busy));
                 return;
             }
             busy = self.changed.wait_timeout(busy, left).unwrap_or_else(PoisonError::into_inner).0;
