@@ -33,6 +33,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(check(checkpost_check::CHECK));
     all.push(check(checkpost_qmail::QUEUE));
     all.push(check(checkpost_courier::COURIERFILTER));
+    all.push(check(checkpost_zmailer::SMTP));
+    all.push(check(checkpost_zmailer::ROUTER));
     all.push(check(checkpost_communigate::HELPER));
     all.push(check(checkpost_communigate::SYNCHRONOUS));
     // Asked by a library in Exim's own process.

@@ -44,6 +44,8 @@ pub fn program(name: &str) -> PathBuf {
                 "checkpost-communigate",
                 "--package",
                 "configure_mta",
+                "--package",
+                "checkpost-zmailer",
                 "--bins",
             ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -33,6 +33,7 @@ mod sendmail;
 mod sink;
 mod skip;
 mod stuck;
+pub mod zmailer;
 
 pub use clamd::Clamd;
 pub use client::{Answer, Client, Told, send};
