@@ -14,6 +14,7 @@ use crate::{own, service};
 pub static MTAS: &[&dyn Mta] = &[
     &checkpost_postfix::setup::Postfix,
     &checkpost_sendmail::setup::Sendmail,
+    &checkpost_exim::mta::Exim,
     &checkpost_courier::setup::Courier,
     &checkpost_qmail::setup::Qmail,
     &checkpost_communigate::setup::CommuniGate,
@@ -53,7 +54,8 @@ pub struct Composed {
 /// When it cannot or must not be set up here.
 pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path) -> Result<Composed, Obstacle> {
     let look: &dyn Look = machine;
-    let plan = chosen.mta.plan(look, &chosen.found, chosen.method, &chosen.answers)?;
+    let mut plan = chosen.mta.plan(look, &chosen.found, chosen.method, &chosen.answers)?;
+    plan.prepare = missing(machine, source, &plan.prepare)?;
     let scanner = chosen.answers.0.get("scanner").filter(|scanner| *scanner == "clamd").map(|_| own::CLAMD);
     let mut parts = service::parts(look, &plan, scanner, live, source)?;
     let part = Part {
@@ -62,13 +64,7 @@ pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path
         activate: plan.activate.clone(),
         settle: plan.settle.clone(),
     };
-    let mut changes = Vec::new();
-    for change in &plan.changes {
-        if !is_done(machine, source, change)? {
-            changes.push(change.clone());
-        }
-    }
-    parts.push((part, changes));
+    parts.push((part, missing(machine, source, &plan.changes)?));
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let begin = Begin {
         mta: chosen.found.mta.into(),
@@ -78,6 +74,16 @@ pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path
         at: seconds,
     };
     Ok(Composed { plan, setup: Setup { begin, parts } })
+}
+
+fn missing(machine: &Machine<'_>, source: &Path, changes: &[Change]) -> Result<Vec<Change>, Obstacle> {
+    let mut missing = Vec::new();
+    for change in changes {
+        if !is_done(machine, source, change)? {
+            missing.push(change.clone());
+        }
+    }
+    Ok(missing)
 }
 
 /// A plug-in cannot see the programs that it has copied.

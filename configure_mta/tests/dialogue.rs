@@ -40,25 +40,30 @@ fn a_person_is_led_to_the_end() {
     terminal.types("\x1b[A");
     terminal.until(|screen| screen.contains("> qmail-queue  "));
     terminal.types("\r");
-    terminal.shows("Make these changes?", "2-plan");
+    terminal.shows("What becomes of mail", "2-when-down");
+    terminal.types("\r");
+    terminal.shows("Make these changes?", "3-plan");
     terminal.types("y\r");
     assert_eq!(terminal.ends(), Some(0));
-    terminal.golden("3-done");
+    terminal.golden("4-done");
     assert_eq!(fs::read(fixture.at("/var/qmail/bin/qmail-queue")).unwrap(), b"our program");
     assert_eq!(fs::read(fixture.at("/var/qmail/bin/qmail-queue.orig")).unwrap(), b"the original");
 }
 
 #[test]
 fn leaving_at_any_question_changes_nothing() {
-    for stop in ["How is Checkpost", "Make these changes?"] {
+    let questions = ["How is Checkpost", "What becomes of mail", "Make these changes?"];
+    for stop in questions {
         for key in ["\x1b", "\x03"] {
             let fixture = qmail();
             let before = fixture.snapshot();
             let mut terminal = start(&fixture);
-            terminal.until(|screen| screen.contains("How is Checkpost"));
-            if stop != "How is Checkpost" {
+            for question in questions {
+                terminal.until(|screen| screen.contains(question));
+                if question == stop {
+                    break;
+                }
                 terminal.types("\r");
-                terminal.until(|screen| screen.contains(stop));
             }
             terminal.types(key);
             assert_eq!(terminal.ends(), Some(1), "{stop} {key:?}");

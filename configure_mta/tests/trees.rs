@@ -92,7 +92,7 @@ impl Scene {
     fn new(fixture: Fixture) -> Self {
         fixtures::stand_ins(fixture.folder.path());
         let source = tempfile::tempdir().unwrap();
-        for program in ["checkpost-courier", "checkpost-qmail-queue"] {
+        for program in ["checkpost-courier", "checkpost-qmail-queue", "libcheckpost_exim_local_scan.so"] {
             fs::write(source.path().join(program), format!("#!/bin/sh\nexit 0 # {program}\n")).unwrap();
         }
         let tree = Tree::open(fixture.folder.path()).unwrap();
@@ -385,6 +385,9 @@ fn what_is_not_understood_is_left_alone() {
         &|fixture| fs::remove_file(fixture.at("/run/courier/courierfilter.pid")).unwrap(),
         "does not run",
     );
+    refused(named("exim"), &file("/etc/exim4/exim4.conf", "# mine\n"), "written by hand");
+    let other = "local_scan_path = /usr/lib/exim4/local_scan/sa-exim.so\n";
+    refused(named("exim"), &file("/etc/exim4/exim4.conf.localmacros", other), "takes that option once");
     refused(named("postfix"), &file("/etc/checkpost/checkpost.toml", "[[way]\n"), "is no TOML");
 }
 

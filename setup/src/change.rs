@@ -2,6 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::{Look, LookError};
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
@@ -145,6 +147,27 @@ impl Change {
             mode,
         };
         (from != Some(to)).then(|| Self { why: why.into(), what: what() })
+    }
+
+    /// What one of our small programs does while the daemon cannot be asked: `when_down` in its file of settings. None if it
+    /// does so already; `defer` is its default.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn when_down(look: &dyn Look, file: &str, closed: bool) -> Result<Option<Self>, LookError> {
+        let there = look.text(file)?;
+        let text = there.as_deref().unwrap_or_default();
+        let says = |line: &str| line.split_once('=').is_some_and(|(key, _)| key.trim() == "when_down");
+        if closed && !text.lines().any(says) {
+            return Ok(None);
+        }
+        let (value, why) = if closed {
+            ("defer", "while the daemon does not answer, mail is put off")
+        } else {
+            ("pass", "while the daemon does not answer, mail passes UNSCANNED, as was chosen")
+        };
+        let new = crate::text::with_setting(text, "when_down", value);
+        Ok(Self::write(file, there.as_deref(), &new, Owner::root(), 0o644, why))
     }
 
     /// A command whose effects are in files.

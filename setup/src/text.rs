@@ -90,6 +90,17 @@ pub fn with_block(text: &str, marks: Marks, lines: &str, place: Option<Place<'_>
     Err(EditError::NoPlace(place.name))
 }
 
+/// A file of lines `key = value` with this value; a comment behind the key's line is not known to such files.
+pub fn with_setting(text: &str, key: &str, value: &str) -> String {
+    let is = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+    let new = format!("{key} = {value}\n");
+    if text.lines().any(is) {
+        return text.split_inclusive('\n').map(|line| if is(line) { &*new } else { line }).collect();
+    }
+    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{gap}{new}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +123,13 @@ mod tests {
         let text = with_block(text, HASH, "x\n", behind).unwrap();
         assert_eq!(text, "one\nMAILER(x)\n# BEGIN checkpost\nx\n# END checkpost\nMAILER(y)\n");
         assert_eq!(with_block("one\n", HASH, "x\n", place), Err(EditError::NoPlace("MAILER line")));
+    }
+
+    #[test]
+    fn a_setting_is_set_in_its_place() {
+        assert_eq!(with_setting("", "a", "1"), "a = 1\n");
+        assert_eq!(with_setting("# a = 0\na=0\nb = 2", "a", "1"), "# a = 0\na = 1\nb = 2");
+        assert_eq!(with_setting("b = 2", "a", "1"), "b = 2\na = 1\n");
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub fn program(name: &str) -> PathBuf {
                 "configure_mta",
                 "--package",
                 "checkpost-zmailer",
+                "--package",
+                "checkpost-exim-local-scan",
+                "--lib",
                 "--bins",
             ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         one_tls_provider(&cargo, &mut tally)?;
     }
     // The end-to-end tests start these.
-    let built = watched("programs", &mut cargo.run(&["build", "--locked", "--workspace", "--bins"]))?;
+    let built = watched("programs", &mut cargo.run(&["build", "--locked", "--workspace", "--lib", "--bins"]))?;
     if built.status.success() {
         let mut tests = cargo.run(&["test", "--locked", "--workspace", "--no-fail-fast"]);
         tests.env("CHECKPOST_BIN_DIR", Cargo::programs()?);

@@ -3,3 +3,4 @@
 //! See the README for the contracts.
 
 pub mod local_scan;
+pub mod mta;

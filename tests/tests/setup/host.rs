@@ -22,8 +22,13 @@ pub(crate) type Snapshot = BTreeMap<String, (u32, u32, u32, Vec<u8>)>;
 impl Host {
     /// `None` if the test was skipped. The lab's mount for milters is taken away again: the product makes its own folder.
     pub(crate) fn start(recipe: &dyn Recipe, milter: Option<&str>) -> Option<Self> {
+        Self::start_with(recipe, milter, "2g")
+    }
+
+    /// On a disk of this size.
+    pub(crate) fn start_with(recipe: &dyn Recipe, milter: Option<&str>, size: &str) -> Option<Self> {
         let programs = program("configure_mta").parent().unwrap().to_owned();
-        let root = Root::of(recipe).bind(programs, "/opt/checkpost").start_or_skip()?;
+        let root = Root::of(recipe).bind(programs, "/opt/checkpost").size(size).start_or_skip()?;
         let host = Self { root };
         if let Some(folder) = milter {
             host.shell(&format!("umount {folder}; rmdir {folder}"));

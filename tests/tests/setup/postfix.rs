@@ -1,8 +1,8 @@
 //! Postfix, in all its ways.
 
-use checkpost_tests::Postfix;
+use checkpost_tests::{Postfix, program};
 
-use crate::host::{ALICE, Host, infected, same};
+use crate::host::{Host, infected, same};
 
 fn postfix() -> Postfix {
     Postfix::new().alias("staff: alice")
@@ -31,7 +31,6 @@ fn there_and_back(words: &[&str], refused_in_session: bool) {
     host.flows_as_before();
     let again = host.expect(0, &["undo", "--yes"]);
     assert!(again.contains("nothing to undo"), "{again}");
-    let _ = ALICE;
 }
 
 #[test]
@@ -52,4 +51,18 @@ fn postfix_after_its_queue() {
 #[test]
 fn postfix_milter_that_is_left_out_when_down() {
     there_and_back(&["--set", "method=postfix-milter", "--set", "when_down=open"], true);
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_all_as_it_was() {
+    // Room for one of the programs, and not for both.
+    let sizes = ["checkpostd", "checkpost"].map(|name| std::fs::metadata(program(name)).unwrap().len() >> 20);
+    let size = format!("{}m", sizes[0] + sizes[1] / 2 + 4);
+    let milter = Some("/var/spool/postfix/checkpost");
+    let Some(host) = Host::start_with(&postfix(), milter, &size) else { return };
+    let before = host.snapshot();
+    let said = host.expect(3, &["--yes"]);
+    assert!(said.contains("No space left on device") && said.contains("as it was before"), "{said}");
+    same(&before, &host.snapshot());
+    host.flows_as_before();
 }

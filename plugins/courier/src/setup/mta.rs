@@ -3,7 +3,7 @@
 
 use checkpost_setup::{
     Answers, Change, Choice, Command, FileKind, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Question,
-    Socket, What,
+    Socket, WHEN_DOWN, What,
 };
 
 use super::{PROGRAM, RECIPES, WHY_INSTALL, WHY_START};
@@ -26,10 +26,10 @@ const METHODS: [Method; 1] = [Method {
     name: "courierfilter",
     kind: crate::COURIERFILTER.name,
     about: crate::COURIERFILTER.about,
-    when_down: "clients are told to try again later (432), also when the filter itself was killed; but when courierfilter or the \
+    when_down: "as chosen: clients are told to try again later, or mail passes unscanned. A filter that was killed: 432; but when courierfilter or the \
                 filter is stopped on purpose, mail passes unscanned: that is Courier's own rule",
     abilities: crate::COURIERFILTER.abilities,
-    questions: &[SCOPE],
+    questions: &[WHEN_DOWN, SCOPE],
 }];
 
 const MODULES: &str = "/etc/courier/enablefiltering";
@@ -101,6 +101,7 @@ impl Mta for Courier {
         if found.filters.iter().any(|name| name.as_str() > "checkpost") {
             plan.notes.push("Courier asks filters in the order of their names; some come after Checkpost, and what they change is not looked at.".into());
         }
+        plan.prepare.extend(Change::when_down(look, "/etc/checkpost/courier.conf", answers.closed())?);
         let program = What::Program { name: "checkpost-courier".into(), path: PROGRAM.into(), mode: 0o755 };
         plan.changes.push(Change { why: WHY_INSTALL.into(), what: program });
         let there = look.text(MODULES)?;

@@ -3,7 +3,7 @@
 
 use checkpost_setup::{
     About, Answers, Change, Command, FileKind, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket,
-    Submission, What,
+    Submission, WHEN_DOWN, What,
 };
 
 use super::{RECIPES, WHY_REPLACE, WHY_SAVE, WHY_VARIABLE};
@@ -12,7 +12,7 @@ use super::{RECIPES, WHY_REPLACE, WHY_SAVE, WHY_VARIABLE};
 #[derive(Debug)]
 pub struct Qmail;
 
-const DOWN: &str = "mail is put off (exit 71 or 74): clients and local programs try again";
+const DOWN: &str = "as chosen: mail is put off (exit 71 or 74), or it passes unscanned";
 
 const METHODS: [Method; 2] = [
     Method {
@@ -21,7 +21,7 @@ const METHODS: [Method; 2] = [
         about: "in qmail-queue's place, for all mail and any qmail",
         when_down: DOWN,
         abilities: crate::QUEUE.abilities,
-        questions: &[],
+        questions: &[WHEN_DOWN],
     },
     Method {
         name: "qmail-queue/variable",
@@ -29,7 +29,7 @@ const METHODS: [Method; 2] = [
         about: "by QMAILQUEUE, for the clients in /etc/tcp.smtp; a qmail that knows the variable",
         when_down: DOWN,
         abilities: crate::QUEUE.abilities,
-        questions: &[],
+        questions: &[WHEN_DOWN],
     },
 ];
 
@@ -80,13 +80,14 @@ impl Mta for Qmail {
         Ok(vec![found])
     }
 
-    fn plan(&self, look: &dyn Look, _found: &Found, method: &Method, _answers: &Answers) -> Result<Plan, Obstacle> {
+    fn plan(&self, look: &dyn Look, _found: &Found, method: &Method, answers: &Answers) -> Result<Plan, Obstacle> {
         let mut plan = Plan {
             way: RECIPES[0].way.to_owned(),
             meanwhile: "nothing is restarted; programs that run go on with the qmail-queue they started".into(),
             sockets: vec![Socket { address: "unix:/run/checkpost/qmail.sock".into(), user: Some("qmaild".into()) }],
             ..Plan::default()
         };
+        plan.prepare.extend(Change::when_down(look, crate::config::FILE, answers.closed())?);
         if method.name == METHODS[0].name {
             plan.submission = Submission::Program { command: Command::new(["/var/qmail/bin/qmail-inject", "-f"]) };
             in_place(look, &mut plan)?;
