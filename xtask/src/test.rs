@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
-use checkpost_tests::{Clamd, Courier, Exim, Lab, Postfix, Sendmail, StartError};
+use checkpost_tests::{Clamd, Courier, Exim, Lab, Postfix, Recipe, Scanners, Sendmail, StartError};
 
 use crate::packages;
 use crate::run::{Done, Progress, say, target_folder, watched};
@@ -85,8 +85,9 @@ fn prepare_lab() {
     }
     let progress =
         Progress::new("real servers (Postfix, Sendmail, Exim, Courier, clamd; the first time takes minutes)");
-    let ready: Result<(), StartError> =
-        Lab::prepare(&[&Postfix::new(), &Sendmail::new(), &Exim::new(), &Courier::new(), &Clamd::new()]);
+    let recipes: [&dyn Recipe; 6] =
+        [&Postfix::new(), &Sendmail::new(), &Exim::new(), &Courier::new(), &Clamd::new(), &Scanners];
+    let ready: Result<(), StartError> = Lab::prepare(&recipes);
     progress.end(ready.is_ok());
 }
 
