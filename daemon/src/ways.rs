@@ -41,6 +41,7 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(check(checkpost_exim::local_scan::LOCAL_SCAN));
     // Asked as a scanner is.
     all.extend(checkpost_scan::kinds().map(scan));
+    all.extend(checkpost_exim::acl::kinds().map(scan));
     all
 });
 

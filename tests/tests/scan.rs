@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,16 @@ use std::process::{Output, Stdio};
 use checkpost_tests::{Daemon, Root, Scanners, mails, program};
 
 const RULES: &str = r#"
+[[rule]]
+name = "no malware"
+when = { finding = "malware" }
+then = { reject = "5.7.1 Message contains malware ({name})" }
+
+[[rule]]
+name = "no spam"
+when = { score = ">= 15" }
+then = { reject = "5.7.1 Message looks like spam" }
+
 [[rule]]
 name = "tag"
 when = { header = { name = "Subject", contains = "tag me" } }
@@ -153,8 +163,11 @@ fn clamdscan_in_all_its_ways() {
     assert!(exit == 2 && said.contains("not beneath a folder that is allowed"), "{exit}: {said}");
     let link = scene.folder.path().join("mails/link");
     std::os::unix::fs::symlink("/etc/shadow", &link).unwrap();
-    let (exit, said) = scene.said("sh", &["-c", &format!("printf 'SCAN {}\\n' | timeout 5 perl -MIO::Socket::UNIX -e '$s=IO::Socket::UNIX->new(Peer=>\"{}\"); print $s <STDIN>; $s->flush; print <$s>'", link.display(), scene.folder.path().join("clamd.sock").display())], b"");
-    assert!(said.contains("not beneath a folder that is allowed"), "{exit}: {said}");
+    let mut socket = UnixStream::connect(scene.folder.path().join("clamd.sock")).unwrap();
+    socket.write_all(format!("SCAN {}\n", link.display()).as_bytes()).unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).unwrap();
+    assert!(said.contains("link: not beneath a folder that is allowed ERROR"), "{said}");
     let (exit, said) = scene.clamdscan("unix.conf", &["--fdpass"], &[Path::new("/etc/passwd")]);
     assert!(exit == 0 && said.contains("OK"), "{exit}: {said}");
     let (exit, said) = scene.clamdscan("unix.conf", &["--version"], &[]);
@@ -199,7 +212,7 @@ fn spamc_in_all_its_ways() {
         let (exit, said) = spamc(&["-R"], &spam);
         assert!(exit == 0 && said.starts_with("1000.0/15.0\nCheckpost: Message looks like spam"), "{exit}: {said}");
         let (exit, said) = spamc(&["-r"], &clean);
-        assert_eq!((exit, &*said), (0, "0.0/15.0\n"));
+        assert_eq!((exit, &*said), (0, ""));
         let (exit, said) = spamc(&["-y"], &spam);
         assert!(exit == 0 && said.contains("GTUBE"), "{exit}: {said}");
         // The mail itself comes back.
@@ -251,7 +264,7 @@ fn rspamc_tells_the_envelope_and_shows_the_answer() {
     };
     check(&[&clean], &["Action: no action", "Spam: false", "Score: 0.00 / 15.00"]);
     check(&["symbols", &eicar], &["Action: reject", "Spam: true", "Eicar-Test-Signature", "Score: 15.00 / 15.00"]);
-    check(&["--json", &tagged], &["\"action\":\"no action\"", "\"Subject\":", "[TAG] tag me", "\"X-Checked\":"]);
+    check(&["--json", &tagged], &["\"action\": \"no action\"", "\"Subject\": ", "[TAG] tag me", "\"X-Checked\": "]);
     let envelope = ["-F", "a@example.net", "-r", "bob@example.test", "-i", "192.0.2.7", "--helo", "h.example.net"];
     check(&[&envelope[..], &[&clean]].concat(), &["Action: reject"]);
     let lines = scene.closing_lines();
@@ -267,5 +280,5 @@ fn rspamc_tells_the_envelope_and_shows_the_answer() {
     let (exit, said) = rspamc(&["stat"]);
     assert!(exit == 0 && said.contains("Messages scanned: 6"), "{exit}: {said}");
     let (exit, said) = rspamc(&["learn_spam", &clean]);
-    assert!(said.contains("not done here") || exit != 0, "{exit}: {said}");
+    assert!(said.contains("404"), "{exit}: {said}");
 }

@@ -14,6 +14,7 @@ mod qmail;
 mod relay;
 mod report;
 mod rows;
+mod scan;
 mod sink;
 
 use std::net::SocketAddr;
@@ -84,6 +85,8 @@ enum Other {
     Milter(milter::Args),
     /// Measure checkpost-qmail-queue, from its start to its end, against a C program that only drains its input.
     Qmail(qmail::Args),
+    /// Measure the way that answers as clamd does, against a real clamd with one signature.
+    Scan(scan::Args),
 }
 
 /// What every measurement takes.
@@ -118,12 +121,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let common = match &args.other {
         Some(Other::Milter(milter)) => &milter.common,
         Some(Other::Qmail(qmail)) => &qmail.common,
+        Some(Other::Scan(scan)) => &scan.common,
         None => &args.common,
     };
     ensure!(common.rounds > 0 && common.seconds > 0.0, "nothing to measure in no time");
     match &args.other {
         Some(Other::Milter(args)) => milter::run(args)?,
         Some(Other::Qmail(args)) => qmail::run(args)?,
+        Some(Other::Scan(args)) => scan::run(args)?,
         None => {}
     }
     if args.other.is_some() {

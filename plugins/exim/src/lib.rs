@@ -2,5 +2,6 @@
 //!
 //! See the README for the contracts.
 
+pub mod acl;
 pub mod local_scan;
 pub mod mta;

@@ -40,7 +40,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    pub(super) fn connect(&self) -> io::Result<Stream> {
+    pub(in super::super) fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
@@ -60,7 +60,7 @@ impl Address {
     }
 }
 
-pub(super) enum Stream {
+pub(in super::super) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
