@@ -80,21 +80,31 @@ impl Terminal {
         self.golden(name);
     }
 
-    /// The screen is as it was before.
+    /// The screen is, or becomes, what it was before.
     pub(crate) fn golden(&mut self, name: &str) {
-        // What belongs to one screen may come in pieces.
-        while let Ok(octets) = self.output.recv_timeout(Duration::from_millis(300)) {
-            self.takes(&octets);
-        }
-        let lines = self.screen.screen().contents();
-        let screen: String = lines.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/screens").join(format!("{name}.txt"));
         if std::env::var_os("UPDATE_SCREENS").is_some() {
+            // By hand only: what belongs to one screen may come in pieces.
+            while let Ok(octets) = self.output.recv_timeout(Duration::from_secs(1)) {
+                self.takes(&octets);
+            }
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &screen).unwrap();
+            fs::write(&path, self.lines()).unwrap();
         }
         let golden = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(screen, golden, "{} differs", path.display());
+        let end = Instant::now() + PATIENCE;
+        while self.lines() != golden {
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(octets) => self.takes(&octets),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(self.lines(), golden, "{} differs", path.display());
+    }
+
+    /// What is on the screen, without the blanks at the ends of lines.
+    fn lines(&self) -> String {
+        self.screen.screen().contents().lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
 
     /// The exit code, when it has ended; all that it wrote is on the screen.
