@@ -13,7 +13,7 @@ const FILE: &str = "/etc/checkpost/exim.conf";
 /// The name of the settings for one copy of the library: in its own folder, before [`FILE`].
 const BESIDE: &str = "checkpost-exim.conf";
 
-const KEYS: [&str; 4] = ["socket", "when_down", "check_time", "spool"];
+const KEYS: [&str; 5] = ["socket", "when_down", "check_time", "spool", "local_defer"];
 
 /// What the library goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,28 @@ pub struct Config {
     pub check_time: Duration,
     /// `spool`: the folder for mails of more than 1 MiB while they are checked. Nothing in it has a name.
     pub spool: PathBuf,
+    /// `local_defer`: what is done when mail of a local program is to be put off.
+    pub local_defer: LocalDefer,
+}
+
+/// What is done when mail of a local program is to be put off. Exim has no "later" for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalDefer {
+    /// `freeze`: Exim keeps it, and delivers it when the administrator says so.
+    #[default]
+    Freeze,
+    /// `refuse`: Exim refuses it; a program that does not look at its exit code has lost it.
+    Refuse,
+}
+
+impl LocalDefer {
+    fn parse(value: &str) -> Option<Self> {
+        match value {
+            "freeze" => Some(Self::Freeze),
+            "refuse" => Some(Self::Refuse),
+            _ => None,
+        }
+    }
 }
 
 impl Config {
@@ -43,6 +65,7 @@ impl Config {
             when_down: WhenDown::take(&mut settings)?,
             check_time: settings.take_seconds("check_time", 1, 240)?.unwrap_or(Duration::from_secs(90)),
             spool: settings.take_path("spool")?.unwrap_or_else(|| "/var/tmp".into()),
+            local_defer: settings.take("local_defer", "freeze, refuse", LocalDefer::parse)?.unwrap_or_default(),
         };
         settings.finish(&KEYS)?;
         Ok(config)
@@ -70,16 +93,22 @@ mod tests {
             when_down: WhenDown::Defer,
             check_time: Duration::from_secs(90),
             spool: "/var/tmp".into(),
+            local_defer: LocalDefer::Freeze,
         };
         assert_eq!(check("", 0o644), Ok(config.clone()));
         (config.socket, config.when_down) = ("/x".into(), WhenDown::Pass);
         (config.check_time, config.spool) = (Duration::from_secs(7), "/y".into());
-        let all = "socket = /x\nwhen_down = pass\ncheck_time = 7s\nspool = /y\n";
+        config.local_defer = LocalDefer::Refuse;
+        let all = "socket = /x\nwhen_down = pass\ncheck_time = 7s\nspool = /y\nlocal_defer = refuse\n";
         assert_eq!(check(all, 0o600), Ok(config));
         for (text, mode, said) in [
             ("check_time = 241", 0o644, ":1: check_time: \"241\" is not understood; accepted: 1s to 240s"),
             ("\nwhen_down = open", 0o644, ":2: when_down: \"open\" is not understood; accepted: defer, pass"),
-            ("original = /x", 0o644, "original: unknown key; accepted: socket, when_down, check_time, spool"),
+            (
+                "original = /x",
+                0o644,
+                "original: unknown key; accepted: socket, when_down, check_time, spool, local_defer",
+            ),
             ("", 0o666, "others can write to it"),
         ] {
             let error = check(text, mode).unwrap_err();

@@ -19,7 +19,7 @@ use std::sync::Once;
 use crate::header::{Added, Changes};
 use crate::mail::{Field, Mail, Origin};
 use crate::map::{Code, LATER, Work};
-use crate::scan::{Scanned, scan};
+use crate::scan::scan;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must be caught: Exim does not survive SIGABRT");
@@ -169,6 +169,8 @@ pub struct Exim {
     sender_host_address: *mut *mut u8,
     sender_host_name: *mut *mut u8,
     message_id: *mut *mut u8,
+    smtp_input: *mut c_uint,
+    smtp_batched_input: *mut c_uint,
     local_scan_path: *mut *mut u8,
     store_get: StoreGet,
     expand_string: ExpandString,
@@ -215,6 +217,8 @@ impl Exim {
             sender_host_address: symbol(c"sender_host_address")?.cast(),
             sender_host_name: symbol(c"sender_host_name")?.cast(),
             message_id: symbol(c"message_id")?.cast(),
+            smtp_input: symbol(c"smtp_input")?.cast(),
+            smtp_batched_input: symbol(c"smtp_batched_input")?.cast(),
             local_scan_path: symbol(c"local_scan_path")?.cast(),
             // SAFETY: Exim's functions of these names have these types (local_scan.h, API 6.0).
             store_get: unsafe { std::mem::transmute::<*mut c_void, StoreGet>(store_get) },
@@ -243,13 +247,13 @@ impl Exim {
         };
         let library = self.text(self.local_scan_path).map(|path| Path::new(OsStr::from_bytes(path)));
         let mut scanned = scan(&mail, body, library);
-        let text = self.carry_out(&scanned, &lines, &mail)?;
-        scanned.carried();
-        Ok(Said(scanned.work.code, text))
+        let carried = self.carry_out(&scanned.work, &lines, &mail);
+        scanned.done(carried.as_ref().err());
+        Ok(Said(scanned.work.code, carried?))
     }
 
-    fn carry_out(&self, scanned: &Scanned, lines: &[*mut HeaderLine], mail: &Mail<'_>) -> Result<*mut u8, String> {
-        let Work { text, header, removed, added, log: line, .. } = &scanned.work;
+    fn carry_out(&self, work: &Work, lines: &[*mut HeaderLine], mail: &Mail<'_>) -> Result<*mut u8, String> {
+        let Work { text, header, removed, added, log: line, .. } = work;
         // What can fail comes first.
         let text = if text.is_empty() { ptr::null_mut() } else { self.store(text.as_bytes())? };
         let new = header.added.iter().map(|added| self.store(&added.text)).collect::<Result<Vec<_>, _>>()?;
@@ -327,6 +331,8 @@ impl Exim {
 
     fn origin(&self) -> Origin {
         let owned = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        // SAFETY: the addresses of Exim's variables of type BOOL, which is an unsigned int (mytypes.h).
+        let (smtp, batched) = unsafe { (*self.smtp_input != 0, *self.smtp_batched_input != 0) };
         let variable = |address| self.text(address).filter(|text| !text.is_empty()).map(owned);
         Origin {
             client: variable(self.sender_host_address),
@@ -334,6 +340,7 @@ impl Exim {
             client_name: variable(self.sender_host_name),
             helo: self.expanded(c"$sender_helo_name"),
             user: self.expanded(c"$authenticated_id"),
+            is_silent: !smtp || batched,
             tls: self.expanded(c"$tls_in_cipher").is_some(),
             id: variable(self.message_id),
         }

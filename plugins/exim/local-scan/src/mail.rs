@@ -33,6 +33,8 @@ pub struct Origin {
     pub helo: Option<String>,
     /// The authenticated user, or the local user whose program it was.
     pub user: Option<String>,
+    /// Is there nobody whom a reply reaches at once, that is, did it come by no SMTP session?
+    pub is_silent: bool,
     /// Did it come over TLS?
     pub tls: bool,
     /// Exim's id of the mail.
@@ -44,6 +46,11 @@ impl Mail<'_> {
     /// Exim that is told, and it freezes the mail that could not be delivered.
     pub fn is_local_bounce(&self) -> bool {
         self.sender.is_empty() && self.origin.client.is_none()
+    }
+
+    /// A program's mail, of which Exim keeps nothing when it is refused for now, and most programs do not either.
+    pub(crate) fn is_lost_if_deferred(&self) -> bool {
+        self.origin.is_silent && !self.is_local_bounce()
     }
 }
 

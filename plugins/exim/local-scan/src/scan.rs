@@ -12,10 +12,10 @@ use checkpost_wire::check::Done;
 use rustix::fs::{FileType, fstat, tell};
 use rustix::io::{pread, retry_on_intr};
 
-use crate::config::Config;
+use crate::config::{Config, LocalDefer};
 use crate::header::Shown;
 use crate::mail::Mail;
-use crate::map::{self, Work};
+use crate::map::{self, Code, Work};
 
 /// For the daemon's log.
 const PROGRAM: &str = concat!("checkpost-exim-local-scan ", env!("CARGO_PKG_VERSION"));
@@ -31,11 +31,11 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
-    /// To be said when all is done but the return to Exim.
-    pub(crate) fn carried(&mut self) {
+    /// To be said when all is done but the return to Exim, or when it could not be.
+    pub(crate) fn done(&mut self, failed: Option<&String>) {
         if let Some(reply) = &mut self.reply {
             // Nothing but the daemon's log hangs on it.
-            let _ = reply.done(&Done::Carried);
+            let _ = reply.done(&failed.map_or(Done::Carried, |why| Done::Failed(why.clone())));
         }
     }
 }
@@ -53,10 +53,26 @@ pub(crate) fn scan(mail: &Mail<'_>, body: BorrowedFd<'_>, library: Option<&Path>
         // An ACL has discarded it: nobody gets it, and there is nothing to decide.
         return Work::accept(None).into();
     }
-    let config = match Config::load(library) {
-        Ok(config) => config,
-        Err(error) => return Work::defer(&error.to_string()).into(),
+    let config = Config::load(library);
+    let local_defer = config.as_ref().map_or(LocalDefer::default(), |config| config.local_defer);
+    let mut scanned = match config {
+        Ok(config) => checked(mail, body, &config),
+        Err(error) => Work::defer(&error.to_string()).into(),
     };
+    if scanned.work.code == Code::Defer && mail.is_lost_if_deferred() && local_defer == LocalDefer::Freeze {
+        scanned.work = frozen(scanned.work);
+    }
+    scanned
+}
+
+/// What would be lost if Exim refused it, and would be unscanned if Exim delivered it, stays in Exim's queue.
+fn frozen(work: Work) -> Work {
+    let why = work.log.unwrap_or_else(|| format!("mail put off: {}", work.text));
+    let log = format!("a local program's {why}; kept frozen and UNCHECKED: exim -M delivers it, exim -Mrm removes it");
+    Work { code: Code::Freeze, log: Some(log), ..Work::default() }
+}
+
+fn checked(mail: &Mail<'_>, body: BorrowedFd<'_>, config: &Config) -> Scanned {
     let (shown, message, total) = match message(mail, body, &config.spool) {
         Ok(message) => message,
         Err(error) => return Work::defer(&format!("the mail cannot be read or stored: {error}")).into(),

@@ -9,6 +9,7 @@
      sender A          without A: the null sender
      recipient A, client A, name A, helo A, user A, cipher A, id A
      header K TEXT     a header line of type K
+     local             it comes from a local program, without SMTP
      body FILE         a file with the body's octets
      descriptor N      this is given instead of the file's: -1, or one that is not open
      timeout N         local_scan_timeout, in seconds
@@ -52,7 +53,7 @@ header_line *header_list, *header_last;
 uschar *sender_address, *sender_host_address, *sender_host_name, *message_id, *local_scan_path;
 int recipients_count;
 recipient_item *recipients_list;
-BOOL smtp_input = 1;
+BOOL smtp_input = 1, smtp_batched_input;
 
 static uschar *helo, *user, *cipher;
 static char logged[8192];
@@ -245,6 +246,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(line, "cipher")) cipher = copy(value);
     else if (!strcmp(line, "id")) message_id = copy(value);
     else if (!strcmp(line, "recipient")) receive_add_recipient(copy(value), -1);
+    else if (!strcmp(line, "local")) smtp_input = 0;
     else if (!strcmp(line, "body")) { free(body); body = strdup(value); }
     else if (!strcmp(line, "header")) {
       header_line *new = store_get_real(sizeof *new);
@@ -300,6 +302,7 @@ int main(int count, char **arguments) {
       sender_host_address = sender_host_name = message_id = helo = user = cipher = NULL;
       sender_address = copy("");
       instead = -2;
+      smtp_input = 1;
       printf("end\n");
       fflush(stdout);
     }

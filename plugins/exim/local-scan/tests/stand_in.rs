@@ -420,6 +420,24 @@ fn no_answer_is_later_or_unscanned_as_is_set() {
     assert_eq!(stand.call(&Mail::new()), taken());
 }
 
+/// Exim would keep nothing of it, and many programs do not look at exit codes.
+#[test]
+fn what_a_local_program_cannot_send_again_is_kept() {
+    let Some(stand) = Stand::new(&[]) else { return };
+    let mail = |sender: &str| Mail::of(&format!("local\nuser root\nsender {sender}\nrecipient a@x"));
+    let came = stand.call(&mail("s@x"));
+    assert_eq!((came.code, &*came.text, came.recipients.len()), (1, "-", 1));
+    assert!(came.log.contains("no connection") && came.log.contains("kept frozen and UNCHECKED"), "{}", came.log);
+    // It is Exim that is told of a bounce, and keeps the mail that it is about.
+    assert_eq!(stand.call(&mail("")).code, 5);
+    stand.listen(|_| Said::Response(answer(Decision::Defer("451 4.7.1 Come again".into()), vec![], vec![])));
+    let came = stand.call(&mail("s@x"));
+    assert_eq!((came.code, came.log.contains("mail put off: 4.7.1 Come again; kept")), (1, true), "{}", came.log);
+    stand.settings(&[("local_defer", "refuse")]);
+    let came = stand.call(&mail("s@x"));
+    assert_eq!((came.code, &*came.text, &*came.log), (5, "4.7.1 Come again", ""));
+}
+
 #[test]
 fn what_is_broken_is_later() {
     let judge = |asked: &Asked| match asked.request.helo.as_deref() {
@@ -449,7 +467,12 @@ fn what_is_broken_is_later() {
 #[test]
 fn a_panic_does_not_get_out() {
     let Some(mut stand) = Stand::with(deliver) else { return };
-    stand.library = stand.libraries.exim_panicking_scan();
+    // Cargo has made it, unless it was told to make this test alone.
+    let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+    stand.library = match std::fs::copy(target.join("examples/libpanicking_scan.so"), stand.path("panicking.so")) {
+        Ok(_) => stand.path("panicking.so"),
+        Err(_) => stand.libraries.exim_panicking_scan(),
+    };
     stand.symbol = "panicking_scan";
     for came in stand.call_all(&[Mail::new(), Mail::new()], "call") {
         put_off(&came, "a fault of this library: panicked at ");
