@@ -91,10 +91,11 @@ impl Courier {
             .unwrap();
         let id = child.id();
         (self.child, self.stop) = (Some(child), Some(stop));
-        // Ours may be closed once the shell has its own; then the program is the shell's successor.
+        // Ours may be closed once the shell has its own; then the program is the shell's successor, or was and has ended.
         let end = Instant::now() + SOON;
-        while !fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.ends_with("checkpost-courier")) {
-            assert!(Instant::now() < end && self.is_running(), "not started: {}", self.log());
+        let is_ours = |exe: PathBuf| exe.ends_with("checkpost-courier");
+        while self.is_running() && !fs::read_link(format!("/proc/{id}/exe")).is_ok_and(is_ours) {
+            assert!(Instant::now() < end, "not started: {}", self.log());
             std::thread::yield_now();
         }
         drop(start);
