@@ -245,6 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_has_no_room_is_not_touched() {
+        use rustix::fs::{MemfdFlags, SealFlags};
+        let file = File::from(rustix::fs::memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap());
+        let text = b"to <a@x>\nto <b@x>\nenv-end\nSubject: x\n\nold\n";
+        file.write_all_at(text, 0).unwrap();
+        // As a full disk is: what is there can be written over, and nothing comes to it.
+        rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        let old = envelope(&file).unwrap();
+        let check = |content: &[u8], fits: bool| {
+            let made = prepare(&file, &old, b"to <a@x>\nenv-end\n", Some(&temporary(content))).unwrap();
+            assert_eq!(made.write_over(&file).is_ok(), fits);
+        };
+        check(&b"y".repeat(10_000), false);
+        let mut read = Vec::new();
+        FileFrom { file: &file, at: 0 }.read_to_end(&mut read).unwrap();
+        assert_eq!(read, text);
+        check(b"A: 1\n\nshort\n", true);
+    }
+
+    #[test]
     fn a_file_is_written_over_in_place() {
         let long = "y".repeat(3 * BLOCK + 7);
         for (message, content, wanted) in [
