@@ -10,6 +10,8 @@ mod connection;
 mod exchange;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod inherited;
+pub mod runs;
 pub mod serve;
 pub mod settings;
 pub mod spool;
@@ -19,7 +21,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpost_wire::check::{Answer, Changed, Done, ListError, Request, Response};
+use checkpost_wire::check::{Answer, Changed, Done, Form, ListError, Request, Response};
 
 use connection::Connection;
 
@@ -133,6 +135,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Reply {
+    /// What each of these contents of the answer is, given the message that was sent: descriptors of their own. A content
+    /// can be taken once. `None`: there is no such content, or no descriptor to be had.
+    pub fn take_contents(
+        &mut self,
+        numbers: impl IntoIterator<Item = usize>,
+        message: BorrowedFd<'_>,
+    ) -> Option<Vec<OwnedFd>> {
+        let mut take = |number: usize| match self.contents.get_mut(number)?.take() {
+            Some(changed) => Some(changed),
+            None if self.answer.contents.get(number)?.form == Form::Same => message.try_clone_to_owned().ok(),
+            None => None,
+        };
+        numbers.into_iter().map(&mut take).collect()
+    }
+
     /// Tells the daemon what becomes of its answer; to be said at the last moment. Nothing hangs on it but the
     /// daemon's log, so a failure is of no consequence.
     ///

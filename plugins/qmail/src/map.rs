@@ -3,7 +3,7 @@
 //! Nothing is opened, written or started here. The codes and the conventions for texts are those of the callers,
 //! qmail.c of each flavour; the README has the table.
 
-use checkpost_wire::check::{Answer, Can, Decision, Form, Outcome};
+use checkpost_wire::check::{Answer, Can, Decision, Outcome};
 
 use crate::session::{Envelope, EnvelopeError};
 
@@ -136,38 +136,15 @@ pub fn plan(answer: &Answer, envelope: &Envelope, text: Option<Convention>, boun
 }
 
 fn runs(answer: &Answer, envelope: &Envelope) -> Result<Vec<Run>, &'static str> {
-    let all: Vec<&[u8]> = envelope.recipients().collect();
-    if answer.outcomes.len() != all.len() {
-        return Err("outcomes for other recipients");
-    }
-    // Content, sender, recipients.
-    type Part<'a> = (usize, &'a [u8], Vec<&'a [u8]>);
-    let mut parts: Vec<Part<'_>> = Vec::new();
-    for (number, (content, group)) in answer.contents.iter().zip(answer.groups()).enumerate() {
-        let sender = content.sender.as_ref().map_or(envelope.sender(), |sender| sender.as_bytes());
-        // Several runs cannot be taken back together, so contents that differ in nothing but who gets them are one.
-        let same = |known: &usize| answer.contents[*known].form == Form::Same && content.form == Form::Same;
-        let at = parts.iter().position(|(known, by, _)| same(known) && *by == sender).unwrap_or_else(|| {
-            parts.push((number, sender, Vec::new()));
-            parts.len() - 1
-        });
-        let recipients = &mut parts[at].2;
-        recipients.extend(group.iter().map(|index| all[*index]));
-        for added in &content.added {
-            if !recipients.contains(&added.as_bytes()) {
-                recipients.push(added.as_bytes());
-            }
-        }
-    }
-    let mut runs = Vec::new();
-    for (content, sender, recipients) in parts.into_iter().filter(|(_, _, recipients)| !recipients.is_empty()) {
-        let count = recipients.len();
-        let envelope = Envelope::build(sender, recipients)
-            .filter(|envelope| envelope.recipients().len() == count)
-            .ok_or("an address that qmail-queue does not take")?;
-        runs.push(Run { content, envelope });
-    }
-    Ok(runs)
+    let recipients: Vec<&[u8]> = envelope.recipients().collect();
+    let runs = checkpost_client::runs::runs(answer, envelope.sender(), &recipients)?;
+    let envelopes = runs.into_iter().map(|run| {
+        Envelope::build(&run.sender, run.recipients.iter().map(Vec::as_slice))
+            .filter(|envelope| envelope.recipients().len() == run.recipients.len())
+            .map(|envelope| Run { content: run.content, envelope })
+            .ok_or("an address that qmail-queue does not take")
+    });
+    envelopes.collect()
 }
 
 /// `Dtext (#5.7.1)` of `550 5.7.1 text`. One line of printable ASCII whatever is in the text, since callers
@@ -195,7 +172,7 @@ fn is_enhanced(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use checkpost_wire::check::Content;
+    use checkpost_wire::check::{Content, Form};
     use proptest::prelude::*;
 
     use super::*;

@@ -13,10 +13,11 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use checkpost_client::inherited::{close, close_all_but};
 use checkpost_client::settings::WhenDown;
 use checkpost_client::{AskError, Reply, ask};
 use checkpost_qmail::config::Config;
-use checkpost_qmail::map::{Convention, Exit, Plan, Run, can, plan};
+use checkpost_qmail::map::{Convention, Exit, Plan, can, plan};
 use checkpost_qmail::origin;
 use checkpost_qmail::session::Envelope;
 use checkpost_wire::check::{Done, Request};
@@ -46,7 +47,7 @@ fn run(mask: Mode) -> Exit {
         Err(error) => return quit(true, Exit::Settings, &error.to_string()),
     };
     let text = config.text.choose(place.variable("ERROR_FD").as_deref(), place::is_pipe);
-    place::close_all_but(text.map(|text| text.descriptor));
+    close_all_but(text.map(|text| text.descriptor));
     // Where the text goes to descriptor 2, the caller takes every line there for it.
     let program = Program { logs: text.is_none_or(|text| text.descriptor != 2), text, config, place, mask };
     program.run().unwrap_or_else(|exit| exit)
@@ -136,10 +137,16 @@ impl Program {
                 let _ = reply.done(&Done::Carried);
                 exit
             }
-            Plan::Hand(runs) => match contents(&runs, message, &mut reply) {
-                Some(handed) => self.hand_on(original, handed, Some(reply)),
-                None => self.refuse(reply, "a content is missing"),
-            },
+            Plan::Hand(runs) => {
+                let contents = reply.take_contents(runs.iter().map(|run| run.content), message.as_fd());
+                match contents {
+                    Some(contents) => {
+                        let handed = contents.into_iter().zip(runs.into_iter().map(|run| run.envelope)).collect();
+                        self.hand_on(original, handed, Some(reply))
+                    }
+                    None => self.refuse(reply, "a content is missing"),
+                }
+            }
             Plan::Refuse(why) => self.refuse(reply, why),
         }
     }
@@ -157,7 +164,7 @@ impl Program {
         if let (false, Some(text)) = (runs.is_empty(), self.text) {
             // Nobody but us may hold it: the caller reads it to its end before it waits for us. 2 is the log as well.
             if text.descriptor > 2 {
-                place::close(text.descriptor);
+                close(text.descriptor);
             }
         }
         let mut handed = 0;
@@ -194,24 +201,6 @@ impl Program {
     fn quit(&self, exit: Exit, why: &str) -> Exit {
         quit(self.logs, exit, why)
     }
-}
-
-/// The content and envelope of each run.
-fn contents(runs: &[Run], message: OwnedFd, reply: &mut Reply) -> Option<Vec<(OwnedFd, Envelope)>> {
-    let mut message = Some(message);
-    let mut handed = Vec::with_capacity(runs.len());
-    for (at, run) in runs.iter().enumerate() {
-        let content = match reply.contents.get_mut(run.content)?.take() {
-            Some(changed) => changed,
-            // More than one may be as it came, with other recipients or another sender.
-            None if runs[at + 1..].iter().any(|run| reply.contents.get(run.content).is_some_and(Option::is_none)) => {
-                message.as_ref()?.try_clone().ok()?
-            }
-            None => message.take()?,
-        };
-        handed.push((content, run.envelope.clone()));
-    }
-    Some(handed)
 }
 
 /// A line for the service's log, in one write: others write there, too. Nothing hangs on it.

@@ -12,9 +12,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat, lstat, open, stat};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getegid, geteuid, getgid, getpid, getuid, pidfd_getfd, pidfd_open};
 
-/// Where numbers end when they cannot be listed.
-const MANY: u32 = 1024;
-
 /// What is the same from the start to the end.
 pub(crate) struct Place {
     /// The program's own file, whatever name it was called by.
@@ -52,27 +49,6 @@ pub(crate) fn is_pipe(number: u32) -> bool {
     // proc_pid_fd(5): the link's own mode tells how it is open.
     let open_for_writing = lstat(&path).is_ok_and(|link| link.st_mode & 0o200 != 0);
     open_for_writing && stat(&path).is_ok_and(|is| FileType::from_raw_mode(is.st_mode) == FileType::Fifo)
-}
-
-/// Closes everything from 3 on but this one. Only before anything of ours is open.
-pub(crate) fn close_all_but(keep: Option<u32>) {
-    let listed = fs::read_dir("/proc/self/fd").map(|entries| {
-        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        numbers.collect::<Vec<u32>>()
-    });
-    // The listing is closed by now, and its number is free again.
-    for number in listed.unwrap_or_else(|_| (3..MANY).collect()) {
-        if number > 2 && keep != Some(number) {
-            close(number);
-        }
-    }
-}
-
-/// Closes one that is not ours.
-pub(crate) fn close(number: u32) {
-    if let Ok(number) = i32::try_from(number) {
-        let _ = nix::unistd::close(number);
-    }
 }
 
 /// Writes a text into a pipe that is not ours.
