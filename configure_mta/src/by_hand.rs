@@ -6,6 +6,7 @@ use checkpost_adapter::setup::Plan;
 pub fn plans() -> Vec<Plan> {
     let mut plans = checkpost_postfix::setup::plans();
     plans.extend(checkpost_sendmail::setup::plans());
+    plans.extend(checkpost_exim::setup::plans());
     plans.extend(checkpost_qmail::setup::plans());
     plans.extend(checkpost_courier::setup::plans());
     plans.extend(checkpost_exim::local_scan::plans());

@@ -27,6 +27,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     // Around a Postfix.
     all.extend(checkpost_postfix::kinds().map(proxy));
     all.push(milter(checkpost_postfix::MILTER, checkpost_postfix::MILTER_DEFAULTS));
+    // Around an Exim.
+    all.extend(checkpost_exim::transport::kinds().map(proxy));
     // Inside a Sendmail.
     all.push(milter(checkpost_sendmail::MILTER, checkpost_sendmail::MILTER_DEFAULTS));
     // Asked by a program beside a mail server.
@@ -39,6 +41,8 @@ pub static KINDS: LazyLock<Vec<WayKind>> = LazyLock::new(|| {
     all.push(check(checkpost_communigate::SYNCHRONOUS));
     // Asked by a library in Exim's own process.
     all.push(check(checkpost_exim::local_scan::LOCAL_SCAN));
+    all.push(check(checkpost_exim::transport::PIPE));
+    all.push(check(checkpost_postfix::PIPE));
     // Asked as a scanner is.
     all.extend(checkpost_scan::kinds().map(scan));
     all.extend(checkpost_exim::acl::kinds().map(scan));

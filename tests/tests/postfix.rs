@@ -7,7 +7,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use checkpost_postfix::setup;
@@ -137,6 +138,7 @@ fn after_queue_stops_eicar_without_a_bounce() {
 fn the_entries_that_are_shipped_work() {
     for plan in setup::plans() {
         let Some(postfix) = Root::start_or_skip(&Postfix::new()) else { return };
+        let pipe = install_pipe(&postfix);
         for step in &plan.steps {
             let run = step.run.as_deref().unwrap();
             let output = postfix.command("sh").args(["-ec", run]).output().unwrap();
@@ -147,16 +149,20 @@ fn the_entries_that_are_shipped_work() {
         let socket = postfix.shared().join("milter/milter.sock");
         let way =
             plan.checkpost_toml.replace("/var/spool/postfix/checkpost/milter.sock", &socket.display().to_string());
+        let way = way.replace("/run/checkpost/pipe.sock", &pipe.display().to_string());
         let way = if way == plan.checkpost_toml { way } else { format!("{way}socket_mode = \"0666\"\n") };
         let config = format!("[daemon]\nstate = \"{}/state\"\n\n{way}", folder.path().display());
         let command = postfix.net_command(program("checkpostd"));
-        let listens = || postfix.connect(10025).is_ok() || std::os::unix::net::UnixStream::connect(&socket).is_ok();
+        let listens = || {
+            postfix.connect(10025).is_ok() || [&socket, &pipe].iter().any(|socket| UnixStream::connect(socket).is_ok())
+        };
         let daemon = Daemon::start_when(command, folder.path(), &config, listens).unwrap();
         let mut around = Around { daemon: Some(daemon), folder, config, postfix, clamd: None };
         let clean = clean();
         assert!(around.send(&clean).accepted(), "{}", around.said());
         let told = around.send(&infected());
-        assert_eq!(told.accepted(), plan.way == "postfix-after-queue", "{told:?} {}", around.said());
+        let after_queue = ["postfix-after-queue", "postfix-pipe"].contains(&plan.way);
+        assert_eq!(told.accepted(), after_queue, "{told:?} {}", around.said());
         around.delivered(&[&clean]);
         assert!(around.daemon.take().unwrap().stop().unwrap().success());
     }
@@ -211,4 +217,99 @@ fn second_recipient_of_a_mail_is_spared() {
     let told = around.postfix.send(SENDER, &[ALICE, BOB], &clean).unwrap();
     assert!(told.accepted(), "{told:?} {}", around.said());
     around.delivered(&[&clean]);
+}
+
+/// The program and its settings in the root; the socket as this machine sees it.
+fn install_pipe(postfix: &Root) -> PathBuf {
+    std::fs::copy(program("checkpost-pipe"), postfix.path("/usr/bin/checkpost-pipe")).unwrap();
+    std::fs::create_dir_all(postfix.path("/etc/checkpost")).unwrap();
+    std::fs::write(postfix.path("/etc/checkpost/pipe.conf"), "socket = /lab/shared/pipe.sock\n").unwrap();
+    postfix.shared().join("pipe.sock")
+}
+
+/// The pipe way by its shipped entries; `more` are keys of the way, and rules.
+fn pipe(more: &str) -> Option<Around> {
+    let plan = setup::plans().into_iter().find(|plan| plan.way == "postfix-pipe").unwrap();
+    let postfix = Root::start_or_skip(&Postfix::new().alias("staff: alice, bob"))?;
+    let socket = install_pipe(&postfix);
+    for step in &plan.steps {
+        let output = postfix.command("sh").args(["-ec", step.run.as_deref().unwrap()]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let way = plan.checkpost_toml.replace("/run/checkpost/pipe.sock", &socket.display().to_string());
+    let config = format!("[daemon]\nstate = \"{}/state\"\n\n{way}{more}", folder.path().display());
+    let mut around = Around { daemon: None, folder, config, postfix, clamd: None };
+    around.start_pipe_daemon();
+    Some(around)
+}
+
+impl Around {
+    fn start_pipe_daemon(&mut self) {
+        let socket = self.postfix.shared().join("pipe.sock");
+        let command = self.postfix.net_command(program("checkpostd"));
+        let ready = || UnixStream::connect(&socket).is_ok();
+        self.daemon = Some(Daemon::start_when(command, self.folder.path(), &self.config, ready).unwrap());
+    }
+}
+
+#[test]
+fn by_the_pipe_mail_is_checked_once_and_unchanged() {
+    let rule =
+        "\n[[rule]]\nname = \"not for bob\"\nwhen = { recipient = \"bob@example.test\" }\nthen = { discard = true }\n";
+    let Some(around) = pipe(rule) else { return };
+    let (clean, two, bounce, staff) = (clean(), clean(), clean(), clean());
+    assert!(around.send(&clean).accepted());
+    assert!(around.send(&infected()).accepted());
+    for (from, to, mail) in
+        [(SENDER, &[ALICE, BOB][..], &two), ("", &[ALICE], &bounce), (SENDER, &["staff@example.test"], &staff)]
+    {
+        assert!(around.postfix.send(from, to, mail).unwrap().accepted());
+    }
+    let there = around.postfix.wait_mailbox("alice", 4, SOON);
+    assert!(around.postfix.wait_queue_empty(SOON), "{}", around.said());
+    for mail in [&clean, &two, &bounce, &staff] {
+        let stored = mails::as_stored(mail);
+        assert_eq!(there.iter().filter(|there| there.ends_with(&stored)).count(), 1, "{}", around.said());
+    }
+    assert_eq!((there.len(), around.postfix.mailbox("bob").len()), (4, 1), "{}", around.said());
+    assert!(there.iter().any(|mail| mail.starts_with(b"Return-Path: <>\n")), "the null sender stays null");
+    let log = around.daemon.as_ref().unwrap().log();
+    assert_eq!(log.matches(" mail done ").count(), 5, "{log}");
+    assert!(log.contains("client=127.0.0.1") && log.contains("queue_id="), "{log}");
+    assert!(!around.postfix.log().contains("sender non-delivery notification"), "{}", around.said());
+}
+
+#[test]
+fn by_the_pipe_mail_waits_for_the_daemon() {
+    let Some(mut around) = pipe("") else { return };
+    around.daemon.take().unwrap().kill().unwrap();
+    let clean = clean();
+    assert!(around.send(&clean).accepted());
+    assert!(around.postfix.wait_log("status=deferred (not checked: ", SOON), "{}", around.said());
+    around.start_pipe_daemon();
+    assert!(around.postfix.command("postqueue").arg("-f").status().unwrap().success());
+    around.delivered(&[&clean]);
+}
+
+#[test]
+fn by_the_pipe_a_refusal_is_a_bounce_in_our_words() {
+    let Some(around) = pipe("origin = \"submission\"\n") else { return };
+    let spam = mails::plain(ALICE, BOB, "spam", &format!("{}\n", mails::gtube()));
+    assert!(around.postfix.send(ALICE, &[BOB], &spam).unwrap().accepted());
+    assert!(around.postfix.wait_log("dsn=5.7.1, status=bounced (Message looks like spam", SOON), "{}", around.said());
+    assert_eq!(around.postfix.wait_mailbox("alice", 1, SOON).len(), 1, "{}", around.said());
+    assert!(around.postfix.mailbox("bob").is_empty());
+}
+
+/// With content_filter for local programs, too, what comes back would be sent to us again.
+#[test]
+fn by_the_pipe_no_circle_begins() {
+    let Some(around) = pipe("") else { return };
+    let script = "postconf -e content_filter=checkpost:dummy && postfix reload";
+    assert!(around.postfix.command("sh").args(["-ec", script]).output().unwrap().status.success());
+    assert!(around.send(&clean()).accepted());
+    assert!(around.postfix.wait_log("was checked and came again", SOON), "{}", around.said());
+    assert_eq!(around.postfix.queue_len(), 1, "{}", around.said());
+    assert!(around.postfix.mailbox("alice").is_empty());
 }

@@ -33,6 +33,13 @@ pub const MILTER: Kind = Kind {
     abilities: map::MILTER,
 };
 
+/// After the queue: Postfix has taken the mail and starts `checkpost-pipe` for it.
+pub const PIPE: Kind = Kind {
+    name: "postfix-pipe",
+    about: "Postfix content_filter by pipe(8): checkpost-pipe asks for mail from outside, no second port",
+    abilities: map::PIPE,
+};
+
 /// `milter_content_timeout` is 300 s (postconf(5)).
 pub const MILTER_DEFAULTS: checkpost_milter::Defaults =
     checkpost_milter::Defaults { mta_timeout: Duration::from_secs(300), removes_mailboxes: false };

@@ -83,7 +83,7 @@ impl setup::Step for Step {
 }
 
 /// All recipes.
-pub const RECIPES: [Recipe<Step>; 3] = [
+pub const RECIPES: [Recipe<Step>; 4] = [
     Recipe {
         kind: "postfix-milter",
         method: None,
@@ -173,6 +173,34 @@ pub const RECIPES: [Recipe<Step>; 3] = [
             Step::Reload,
         ],
     },
+    Recipe {
+        kind: "postfix-pipe",
+        method: None,
+        way: "[[way]]\nkind = \"postfix-pipe\"\nlisten = \"unix:/run/checkpost/pipe.sock\"\n",
+        steps: &[
+            Step::Service {
+                service: "checkpost/unix",
+                entry: "checkpost unix - n n - 10 pipe flags=q null_sender= user=checkpost argv=/usr/bin/checkpost-pipe \
+                        postfix -f ${sender} --client ${client_address} --client-name ${client_hostname} --helo \
+                        ${client_helo} --user ${sasl_username} --id ${queue_id} -- ${recipient}",
+                why: "starts checkpost-pipe for each mail; the null sender stays null, addresses keep their quotes",
+            },
+            Step::Option {
+                service: "smtp/inet",
+                name: "content_filter",
+                value: "checkpost:dummy",
+                why: "mail from outside is checked after it is queued. Not for all mail in main.cf: what is checked comes \
+                      back by sendmail(1), and would go round in circles",
+            },
+            Step::Option {
+                service: "smtp/inet",
+                name: "receive_override_options",
+                value: "no_address_mappings",
+                why: "aliases are expanded once, behind Checkpost; it sees the addresses as they came",
+            },
+            Step::Reload,
+        ],
+    },
 ];
 
 #[cfg(test)]
@@ -181,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_recipe_and_no_option_has_blanks() {
-        for kind in [crate::MILTER, crate::BEFORE_QUEUE, crate::AFTER_QUEUE] {
+        for kind in [crate::MILTER, crate::BEFORE_QUEUE, crate::AFTER_QUEUE, crate::PIPE] {
             let recipe = RECIPES.iter().find(|recipe| recipe.kind == kind.name).unwrap();
             assert_eq!(recipe.steps.last(), Some(&Step::Reload));
             assert!(recipe.way.contains(kind.name));

@@ -235,7 +235,7 @@ fn found(conf: &Conf<'_>, instance: Option<&str>) -> Result<Found, LookError> {
 /// Two lists and an action, in main.cf; what a service has of its own goes before.
 fn milter(conf: &Conf<'_>, plan: &mut Plan, queue: &str, fronts: &[&str], answers: &Answers) -> Result<(), Obstacle> {
     let folder = format!("{queue}/checkpost");
-    let [recipe, _, _] = &RECIPES;
+    let [recipe, ..] = &RECIPES;
     let why = |wanted: &str| {
         recipe.steps.iter().find_map(|step| match step {
             Step::Append { name, why, .. } | Step::Main { name, why, .. } if *name == wanted => Some(*why),
