@@ -89,7 +89,7 @@ impl Program {
                 if error.is_absence() && self.config.when_down == WhenDown::Pass {
                     let Envelope { sender, recipients, .. } = self.envelope.clone();
                     self.hand_back(
-                        vec![Run { content: 0, sender, recipients }],
+                        &[Run { content: 0, sender, recipients }],
                         vec![message.try_clone().map_err(|error| local(&error))?],
                     )?;
                     // Nobody looks at what a program says whose mail was delivered; Exim logs it, with log_output.
@@ -113,7 +113,7 @@ impl Program {
             Plan::Hand(runs) => {
                 let contents = reply.take_contents(runs.iter().map(|run| run.content), message.as_fd());
                 let handed = match contents {
-                    Some(contents) => self.hand_back(runs, contents),
+                    Some(contents) => self.hand_back(&runs, contents),
                     None => Err("4.3.0 a content is missing".into()),
                 };
                 match handed {
@@ -121,16 +121,16 @@ impl Program {
                         let _ = reply.done(&Done::Carried);
                         Ok(Exit::Taken)
                     }
-                    Err(why) => Err(failed(&mut reply, why)),
+                    Err(why) => Err(failed(&mut reply, &why)),
                 }
             }
-            Plan::Refuse(why) => Err(failed(&mut reply, format!("4.3.0 {why}"))),
+            Plan::Refuse(why) => Err(failed(&mut reply, &format!("4.3.0 {why}"))),
         }
     }
 
     /// One after the other. If a later one fails, those before it are on their way, and will be once more when the mail
     /// server tries again: it knows one mail only, and to call it delivered would lose the rest.
-    fn hand_back(&self, runs: Vec<Run>, contents: Vec<OwnedFd>) -> Result<(), String> {
+    fn hand_back(&self, runs: &[Run], contents: Vec<OwnedFd>) -> Result<(), String> {
         let all = runs.len();
         for (at, (run, content)) in runs.iter().zip(contents).enumerate() {
             self.door.give(run, content, &self.envelope.origin).map_err(|why| match at {
@@ -142,8 +142,8 @@ impl Program {
     }
 }
 
-fn failed(reply: &mut Reply, why: String) -> String {
-    let _ = reply.done(&Done::Failed(why.clone()));
+fn failed(reply: &mut Reply, why: &str) -> String {
+    let _ = reply.done(&Done::Failed(why.to_owned()));
     format!("{why} (mail {})", reply.answer.id)
 }
 
