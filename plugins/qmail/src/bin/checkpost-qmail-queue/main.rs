@@ -80,7 +80,7 @@ impl Program {
         let bounce = envelope.is_bounce() && bounce::is_injected(&self.config.bounce_user, &self.place);
         let request = self.request(&envelope, bounce);
         match ask(&self.config.socket, request, message.as_fd(), self.config.check_time) {
-            Ok(reply) => Err(self.carry_out(&original, &envelope, message, reply, bounce)),
+            Ok(reply) => Err(self.carry_out(&original, &envelope, &message, reply, bounce)),
             Err(error) => {
                 let exit = match error {
                     AskError::Late => Exit::Late,
@@ -122,7 +122,7 @@ impl Program {
         &self,
         original: &Original,
         envelope: &Envelope,
-        message: OwnedFd,
+        message: &OwnedFd,
         mut reply: Reply,
         bounce: bool,
     ) -> Exit {
