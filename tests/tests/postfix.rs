@@ -255,9 +255,18 @@ impl Around {
 
 #[test]
 fn by_the_pipe_mail_is_checked_once_and_unchanged() {
-    let rule =
-        "\n[[rule]]\nname = \"not for bob\"\nwhen = { recipient = \"bob@example.test\" }\nthen = { discard = true }\n";
-    let Some(around) = pipe(rule) else { return };
+    let rules = r#"
+[[rule]]
+name = "no malware"
+when = { finding = "malware" }
+then = { reject = "5.7.1 Message contains malware ({name})" }
+
+[[rule]]
+name = "not for bob"
+when = { recipient = "bob@example.test" }
+then = { discard = true }
+"#;
+    let Some(around) = pipe(rules) else { return };
     let (clean, two, bounce, staff) = (clean(), clean(), clean(), clean());
     assert!(around.send(&clean).accepted());
     assert!(around.send(&infected()).accepted());
