@@ -1,6 +1,6 @@
 //! The way by the DATA ACL: Exim's conditions `malware` and `spam` ask, and lines of the ACL do what is said. Here are its
-//! kinds and its recipes as data: shown by `configure_mta`, used by the tests against a real Exim, and explained in the
-//! README. The session is the scan front end's. Nothing is written from here.
+//! kinds and its recipes as data: shown by `configure_mta`, used by the tests against a real Exim, and explained in
+//! acl.md. The session is the scan front end's. Nothing is written from here.
 //!
 //! Sources: the chapters "Content scanning at ACL time" and "Access control lists" of Exim's manual, README.Debian of
 //! exim4-base.
