@@ -19,6 +19,12 @@ impl Lab {
         ANSWER.get_or_init(look).clone()
     }
 
+    /// Whether systemd can be process 1 of a root here: it needs a control group of its own.
+    pub fn boots() -> Result<(), Skip> {
+        static ANSWER: OnceLock<Result<(), Skip>> = OnceLock::new();
+        ANSWER.get_or_init(look_for_groups).clone()
+    }
+
     /// Where the built layers and the running roots are: `$CHECKPOST_LAB_CACHE`, else
     /// `checkpost-lab` in the user's cache folder.
     pub fn cache() -> PathBuf {
@@ -111,6 +117,27 @@ fn look() -> Result<(), Skip> {
         ))),
         Err(error) => Err(Skip(format!("cannot run unshare: {error}"))),
     }
+}
+
+fn look_for_groups() -> Result<(), Skip> {
+    let script = r#"
+        mount --make-rprivate /
+        mount -t tmpfs tmpfs "$0"
+        mount -t cgroup2 cgroup2 "$0"
+        mkdir "$0/checkpost-lab-try-$$"
+        rmdir "$0/checkpost-lab-try-$$"
+    "#;
+    let tried = Command::new("unshare")
+        .args(["-m", "bash", "-ec", script])
+        .arg(Lab::cache())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Skip(format!("cannot run unshare: {error}")))?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+    Err(Skip(format!("systemd needs control groups of the second version: {said}")))
 }
 
 fn in_path(program: &str) -> bool {

@@ -63,6 +63,7 @@ pub struct Builder<'a> {
     binds: Vec<(PathBuf, String)>,
     network_of: Option<u32>,
     size: Option<String>,
+    boots: bool,
 }
 
 impl std::fmt::Debug for Builder<'_> {
@@ -93,9 +94,19 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// systemd is process 1 in there, and starts the server by its unit, as on an administrator's machine. It takes some seconds.
+    #[must_use]
+    pub fn boots(mut self) -> Self {
+        self.boots = true;
+        self
+    }
+
     /// Starts the root and returns when its server answers.
     pub fn start(self) -> Result<Root, StartError> {
         Lab::available()?;
+        if self.boots {
+            Lab::boots()?;
+        }
         let layers = cache::layers(self.recipe)?;
         let instance = Instance::new(self.recipe)?;
         let mut command = match self.network_of {
@@ -126,6 +137,9 @@ impl<'a> Builder<'a> {
             .stderr(File::create(instance.path.join("console.log"))?);
         if let Some(size) = self.size {
             command.env("LAB_SIZE", size);
+        }
+        if self.boots {
+            command.env("LAB_BOOT", "yes");
         }
         let mut outer = command.spawn()?;
         let lifeline = outer.stdin.take();
@@ -161,7 +175,7 @@ impl<'a> Builder<'a> {
 impl Root {
     /// A root of `recipe`, not started yet.
     pub fn of(recipe: &dyn Recipe) -> Builder<'_> {
-        Builder { recipe, binds: Vec::new(), network_of: None, size: None }
+        Builder { recipe, binds: Vec::new(), network_of: None, size: None, boots: false }
     }
 
     /// Starts a root with nothing special about it.

@@ -1,6 +1,7 @@
 # The base under every root: names, users, the log. Runs once inside the fresh base.
 # packages: what mmdebstrap puts in beside apt itself.
-packages="adduser iproute2 mount procps rsyslog"
+# systemd is there, as on any Debian, and runs in those roots only that are booted.
+packages="adduser dbus iproute2 mount procps rsyslog systemd systemd-sysv"
 
 build() {
 	echo mail.example.test >/etc/hostname
@@ -9,6 +10,8 @@ build() {
 	# There is no DNS. The resolver asks a port where nobody answers, and learns so at once.
 	printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' >/etc/resolv.conf.lab
 	sed -i 's/^hosts:.*/hosts: files dns/' /etc/nsswitch.conf
+	# Without one, systemd would take its start for the first of a new machine.
+	systemd-machine-id-setup
 	# No package may start a daemon while it is being installed.
 	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 	chmod 755 /usr/sbin/policy-rc.d

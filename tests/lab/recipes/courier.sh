@@ -33,9 +33,7 @@ build() {
 }
 # ---- from here on: what happens at each start; a change does not ask for a new layer.
 
-start() {
-	install -d -o courier -g courier -m 755 /run/courier
-	install -d -o courier -g courier -m 750 /run/courier/authdaemon
+configure() {
 	if [[ -s /lab/setup/modules ]]; then
 		cp /lab/setup/modules /etc/courier/enablefiltering
 	fi
@@ -47,6 +45,11 @@ start() {
 		cp /lab/setup/aliases /etc/courier/aliases/lab
 		makealiases
 	fi
+}
+
+start() {
+	install -d -o courier -g courier -m 755 /run/courier
+	install -d -o courier -g courier -m 750 /run/courier/authdaemon
 	/usr/sbin/authdaemond start
 	courierfilter start
 	courier start

@@ -4,7 +4,35 @@
 # by dying: with process 1 the kernel ends everything in here, and the mounts go with the last of them.
 #
 #   enter.sh build|run RECIPE TOP LOWER SETUP [SOURCE:TARGET]...
+#
+# With LAB_BOOT=yes systemd is process 1 of the root, as on a machine, and starts the servers by their units. Process 1 of the
+# namespaces around it stays a shell, so that the root ends with its owner in the same way.
 set -euo pipefail
+
+if [[ ${LAB_BOOT:-} == yes ]]; then
+	exec 3<&0 </dev/null
+	mount --make-rprivate /
+	# systemd makes control groups: in one of its own, gone with it.
+	groups=$3/groups
+	mkdir -p "$groups"
+	mount -t cgroup2 cgroup2 "$groups"
+	group=$groups/checkpost-lab-$(basename "$(dirname "$3")")
+	mkdir "$group"
+	LAB_BOOT=now LAB_GROUP=$group unshare -m -p -f --kill-child bash -c \
+		'echo 0 >"$LAB_GROUP/cgroup.procs"; exec unshare -C bash "$@"' boot "$0" "$@" 3<&- &
+	system=$!
+	{
+		read -r _ <&3 || true
+		kill -KILL $system
+	} &
+	wait $system || true
+	# Whatever ran in there ends at about the same time.
+	for ((tries = 0; tries < 250; tries++)); do
+		! find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || break
+		sleep 0.02
+	done
+	exit
+fi
 
 if [[ ${1:-} != inside ]]; then
 	mode=$1 recipe=$2 top=$3 lower=$4 setup=$5
@@ -34,6 +62,13 @@ if [[ ${1:-} != inside ]]; then
 		mount -t tmpfs -o mode=755 tmpfs "$root/run"
 		mkdir -m 1777 "$root/run/lock"
 	fi
+	if [[ ${LAB_BOOT:-} == now ]]; then
+		mkdir -p "$root/sys" "$root/dev/pts"
+		mount -t sysfs -o ro sysfs "$root/sys"
+		mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+		mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
+		ln -s pts/ptmx "$root/dev/ptmx"
+	fi
 	for bind in "$setup:/lab/setup" "$@"; do
 		mkdir -p "$root${bind#*:}"
 		mount --bind "${bind%%:*}" "$root${bind#*:}"
@@ -50,7 +85,7 @@ if [[ ${1:-} != inside ]]; then
 	umount -l /.outside
 	rmdir /.outside
 	exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-		DEBIAN_FRONTEND=noninteractive bash /lab/setup/enter.sh inside "$mode" "$recipe"
+		DEBIAN_FRONTEND=noninteractive LAB_BOOT="${LAB_BOOT:-}" bash /lab/setup/enter.sh inside "$mode" "$recipe"
 fi
 
 mode=$2 recipe=$3
@@ -85,6 +120,8 @@ show_milter() {
 	mount --bind /lab/shared/milter "$1"
 }
 preseed() { :; }
+# configure: from /lab/setup to the server's own files. start: the server, where nothing else starts it.
+configure() { :; }
 start() { :; }
 . "/lab/setup/$recipe.sh"
 
@@ -101,6 +138,19 @@ build)
 	;;
 run)
 	ip link set lo up
+	configure >&2 </dev/null
+	if [[ $LAB_BOOT == now ]]; then
+		# Outlives the shell: ready when all units are started and the server listens.
+		{
+			until systemctl is-system-running --wait; do
+				[[ $(systemctl is-system-running) != degraded ]] || break
+				sleep 0.05
+			done
+			systemctl --failed --no-legend --plain
+			await_port 25
+		} >&2 && echo ready &
+		exec env -i container=lab PATH="$PATH" /lib/systemd/systemd --log-target=journal --show-status=no >&2
+	fi
 	rsyslogd >&2 </dev/null
 	start >&2 </dev/null
 	echo ready

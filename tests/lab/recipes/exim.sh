@@ -21,7 +21,7 @@ build() {
 }
 # ---- from here on: what happens at each start; a change does not ask for a new layer.
 
-start() {
+configure() {
 	local line
 	while read -r line; do
 		sed -i "/^${line%%=*}=/d" /etc/exim4/update-exim4.conf.conf
@@ -32,6 +32,9 @@ start() {
 		cat /lab/setup/aliases >>/etc/aliases
 	fi
 	install -o Debian-exim -g adm -m 640 /dev/null /var/log/exim4/mainlog
+}
+
+start() {
 	# Makes the configuration anew and starts the daemon; the same as on an administrator's machine.
 	service exim4 start
 	await_port 25

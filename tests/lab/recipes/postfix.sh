@@ -22,7 +22,7 @@ build() {
 }
 # ---- from here on: what happens at each start; a change does not ask for a new layer.
 
-start() {
+configure() {
 	local line name type
 	sed '/^$/d' /lab/setup/main.cf >>/etc/postfix/main.cf
 	while read -r line; do
@@ -34,6 +34,9 @@ start() {
 		cat /lab/setup/aliases >>/etc/aliases
 		newaliases
 	fi
+}
+
+start() {
 	show_milter /var/spool/postfix/checkpost
 	# Returns when master(8) listens on every port.
 	postfix start

@@ -50,12 +50,7 @@ make_cf() {
 }
 # ---- from here on: what happens at each start; a change does not ask for a new layer.
 
-start() {
-	install -d -o root -g smmta -m 2755 /run/sendmail
-	install -d -o smmta -g smmsp -m 2755 /run/sendmail/mta
-	install -d -o smmsp -g smmsp -m 2775 /run/sendmail/msp
-	install -d -o root -g smmsp -m 2775 /run/sendmail/stampdir
-	show_milter /run/checkpost
+configure() {
 	if [[ -s /lab/setup/more.mc ]]; then
 		cp /lab/setup/more.mc /etc/mail/more.m4
 		make_cf
@@ -64,6 +59,14 @@ start() {
 		cat /lab/setup/aliases >>/etc/mail/aliases
 		sendmail -bi >/dev/null
 	fi
+}
+
+start() {
+	install -d -o root -g smmta -m 2755 /run/sendmail
+	install -d -o smmta -g smmsp -m 2755 /run/sendmail/mta
+	install -d -o smmsp -g smmsp -m 2775 /run/sendmail/msp
+	install -d -o root -g smmsp -m 2775 /run/sendmail/stampdir
+	show_milter /run/checkpost
 	# Queue runs by queue runners that stay: an interval of a second.
 	# By its full path, or it could not start itself anew at SIGHUP.
 	/usr/sbin/sendmail -L sm-mta -Am -bd -qp1s
