@@ -1,12 +1,13 @@
 //! Carries a set-up out: each change is in the journal before it is made, and when anything fails, all is put back as it
 //! was, to the octet. It does not know what a change is for.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpost_setup::{Change, What};
 
-use crate::journal::{Begin, Journal, JournalError, Journals, Part, Record};
+use crate::journal::{Begin, Journal, JournalError, Journals, Part, Record, STATE};
 use crate::machine::Machine;
 use crate::tree::{Attributes, Whole};
 use crate::undo;
@@ -31,6 +32,9 @@ impl Setup {
         self.parts.iter().flat_map(|(_, changes)| changes).flat_map(files)
     }
 }
+
+/// For the journal, and for what is written beside a file before it takes its name.
+const ROOM: u64 = 256 << 10;
 
 /// Is told of each step before it is taken; tests end a run there.
 pub trait Watch {
@@ -123,24 +127,38 @@ impl Engine<'_> {
     /// When a step fails; what was done before it is taken back.
     pub fn apply(&mut self, journals: &Journals, setup: &Setup) -> Result<(), ApplyError> {
         let mut journal = journals.begin(setup.begin.clone())?;
-        // A disk that fills up while we work must not keep us from putting things back.
-        let room = setup.touches().map(|path| self.machine.tree.read_program(path).ok().flatten());
-        let room: usize = room.map(|whole| whole.map_or(0, |whole| whole.content.len())).sum();
-        if let Err(error) = journal.reserve(room as u64 + 256 * 1024) {
-            journals.forget(journal.folder())?;
-            return Err(error.into());
-        }
-        let mut step = String::from("begin");
-        let done = self.carry_out(&mut journal, setup, &mut step);
-        let done = done.and_then(|()| Ok(journal.write(&Record::Applied)?));
-        let Err(why) = done else {
-            journal.release();
-            return Ok(());
-        };
+        let mut step = String::from("take room on the disk, to put things back if need be");
+        let done = self.reserve(&mut journal, setup).and_then(|reserves| {
+            self.carry_out(&mut journal, setup, &mut step)?;
+            reserves.iter().try_for_each(|path| self.machine.tree.remove(path))?;
+            Ok(journal.write(&Record::Applied)?)
+        });
+        let Err(why) = done else { return Ok(()) };
         match self.roll_back(journals, &journal) {
             Ok(()) => Err(ApplyError::RolledBack { step, why: why.0 }),
             Err(back) => Err(ApplyError::Stuck { step, why: why.0, back }),
         }
+    }
+
+    /// A disk that fills up while we work must not keep us from putting things back: one file on each of them.
+    fn reserve(&mut self, journal: &mut Journal, setup: &Setup) -> Result<Vec<String>, Failure> {
+        let tree = self.machine.tree;
+        let own = format!("{STATE}/reserve");
+        let mut disks = BTreeMap::from([(tree.device(&own)?, (own.clone(), 0))]);
+        for path in setup.touches() {
+            // What has no folder yet is not there either, and will be taken away.
+            let Some(disk) = tree.device(path)? else { continue };
+            let name =
+                || path.rsplit_once('/').map_or(own.clone(), |(folder, _)| format!("{folder}/.checkpost-reserve"));
+            let size = tree.read_program(path)?.map_or(0, |whole| whole.content.len() as u64);
+            disks.entry(Some(disk)).or_insert_with(|| (name(), 0)).1 += size;
+        }
+        for (path, octets) in disks.values() {
+            journal.write(&Record::Reserve(path.clone()))?;
+            tree.remove(path)?;
+            tree.reserve(path, octets + ROOM)?;
+        }
+        Ok(disks.into_values().map(|(path, _)| path).collect())
     }
 
     fn carry_out(&mut self, journal: &mut Journal, setup: &Setup, step: &mut String) -> Result<(), Failure> {

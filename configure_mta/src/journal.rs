@@ -57,6 +57,8 @@ pub enum Record {
         /// As it is; `None`: it is not there.
         is: Option<Kept>,
     },
+    /// A file is about to be made that takes room on its disk, until all is in place.
+    Reserve(String),
     /// A folder is about to be made.
     Folder(String),
     /// A second name is about to be made.
@@ -283,25 +285,6 @@ impl Journal {
         let mut line = serde_json::to_vec(record).map_err(|error| io(error.into()))?;
         line.push(b'\n');
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(io)
-    }
-
-    /// Takes room on the disk, for what may have to be put back.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn reserve(&self, octets: u64) -> Result<(), JournalError> {
-        let path = self.folder.join("reserve");
-        let reserve = || -> io::Result<()> {
-            let file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
-            Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, octets)?)
-        };
-        reserve().map_err(|error| JournalError::Io(path.clone(), error))
-    }
-
-    /// Gives the room back.
-    pub fn release(&self) {
-        // It is in nobody's way.
-        let _ = fs::remove_file(self.folder.join("reserve"));
     }
 
     /// Keeps a file as it is, then registers it.

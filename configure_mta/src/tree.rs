@@ -137,6 +137,30 @@ impl Tree {
         }))
     }
 
+    /// The number of the file system that a file of this name is, or would be, on; `None`: there is no such folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub fn device(&self, path: &str) -> io::Result<Option<u64>> {
+        let Some((folder, _)) = self.parent(path)? else { return Ok(None) };
+        Ok(Some(rustix::fs::fstat(&folder)?.st_dev))
+    }
+
+    /// Takes room on the disk by a new file that nobody else reads.
+    ///
+    /// # Errors
+    /// When there is none; then the file is not there either.
+    pub fn reserve(&self, path: &str, octets: u64) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?.ok_or_else(|| trouble(path, "there is no such folder"))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &*name, flags, Mode::RUSR | Mode::WUSR)?;
+        let done = fill(&std::fs::File::from(file), octets);
+        if done.is_err() {
+            let _ = unlink(&folder, &name);
+        }
+        done
+    }
+
     /// The names in a folder, sorted.
     ///
     /// # Errors
@@ -338,6 +362,18 @@ fn unlink(folder: &OwnedFd, name: &str) -> io::Result<()> {
     }
 }
 
+/// Makes a file take this much room on the disk.
+fn fill(file: &std::fs::File, octets: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, octets) {
+        // Not every file system has it.
+        Err(Errno::OPNOTSUPP) => {
+            io::copy(&mut io::repeat(0xa5).take(octets), &mut &*file)?;
+            file.sync_all()
+        }
+        done => Ok(done?),
+    }
+}
+
 /// What was done to names in a folder is on the disk.
 fn sync(folder: &impl AsFd) -> io::Result<()> {
     let open = rustix::fs::openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -385,6 +421,44 @@ mod tests {
         tree.remove("/etc/x").unwrap();
         assert_eq!(tree.about("/etc/x").unwrap(), None);
         assert!(tree.replace("/nowhere/x", &whole("", 0o600)).is_err());
+    }
+
+    #[test]
+    fn what_a_file_has_beside_its_content_is_kept() {
+        let (folder, tree) = tree();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        // An access list, as setfacl(1) writes it: u::rw-, u:1234:r--, g::r--, m::r--, o::---; see acl(5) and the kernel's
+        // posix_acl_xattr.h.
+        let list = [(1u16, 6u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];
+        let mut access = 2u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in list {
+            access.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
+        }
+        let none = rustix::fs::XattrFlags::empty();
+        for (name, value) in [("system.posix_acl_access", &*access), ("user.note", b"mine")] {
+            rustix::fs::setxattr(&path, name, value, none).unwrap();
+        }
+        let before = tree.read("/file").unwrap().unwrap();
+        assert_eq!(before.attributes.extended.len(), 2, "{before:?}");
+        tree.replace("/file", &whole("new", 0o600)).unwrap();
+        assert_eq!(tree.read("/file").unwrap().unwrap().attributes.extended, []);
+        tree.replace("/file", &before).unwrap();
+        assert_eq!(tree.read("/file").unwrap().unwrap(), before);
+    }
+
+    #[test]
+    fn room_is_taken_and_not_from_others() {
+        let (folder, tree) = tree();
+        tree.reserve("/room", 100_000).unwrap();
+        let about = std::fs::metadata(folder.path().join("room")).unwrap();
+        assert_eq!((about.len(), about.permissions().mode() & 0o777), (100_000, 0o600));
+        assert!(tree.reserve("/room", 1).is_err(), "somebody's file of that name");
+        assert!(tree.reserve("/too-much", 1 << 60).is_err());
+        assert_eq!(tree.names("/").unwrap(), ["room"]);
+        let same = tree.device("/room").unwrap();
+        assert!(same.is_some() && same == tree.device("/not-there").unwrap());
+        assert_eq!(tree.device("/nowhere/x").unwrap(), None);
     }
 
     #[test]

@@ -68,8 +68,12 @@ enum Step {
 /// When something cannot be put back; the rest is.
 pub fn roll_back(machine: &Machine<'_>, journals: &Journals, run: &Run) -> Result<(), UndoError> {
     let mut back = Back { machine, run, at_will: false, force: false, failed: Vec::new() };
-    // Room for what is put back, on a disk that is full.
-    let _ = std::fs::remove_file(run.folder.join("reserve"));
+    for record in &run.records {
+        // Room for what is put back, on a disk that is full.
+        if let Record::Reserve(path) = record {
+            machine.tree.remove(path)?;
+        }
+    }
     back.take(&mut crate::engine::Quiet)?;
     back.end(journals)
 }

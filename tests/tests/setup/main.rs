@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod disk;
 mod host;
 mod others;
 mod postfix;
