@@ -13,5 +13,6 @@ pub mod own;
 pub mod prove;
 pub mod service;
 pub mod show;
+pub mod signals;
 pub mod tree;
 pub mod undo;

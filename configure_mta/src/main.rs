@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use checkpost_setup::{Change, Look, Obstacle};
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +14,7 @@ use configure_mta::journal::{Journals, Part, Record, Run};
 use configure_mta::machine::{Machine, Programs};
 use configure_mta::prove::{self, Proof, Prove};
 use configure_mta::service::Service;
+use configure_mta::signals::Signals;
 use configure_mta::tree::Tree;
 use configure_mta::{show, undo};
 
@@ -147,7 +146,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let tree = Tree::open(&common.root)?;
     let programs = Programs::new(&common.root);
-    let session = Session { common, machine: Machine { tree: &tree, tools: &programs }, source: source()? };
+    let machine = Machine { tree: &tree, tools: &programs };
+    let session = Session { common, machine, source: source()?, signals: Signals::watch()? };
     let mut given = Given { answers: answers(common)? };
     match &arguments.command {
         Some(Command::Detect) => session.detect(),
@@ -176,6 +176,7 @@ struct Session<'a> {
     machine: Machine<'a>,
     /// The folder with Checkpost's programs.
     source: PathBuf,
+    signals: Signals,
 }
 
 impl Session<'_> {
@@ -237,8 +238,7 @@ impl Session<'_> {
     }
 
     fn apply_locked(&self, journals: &Journals, given: &mut Given) -> anyhow::Result<u8> {
-        let stop = signals()?;
-        self.heal(journals, &stop)?;
+        self.heal(journals)?;
         let asks = !self.common.yes;
         // Who cannot be asked has not said yes.
         anyhow::ensure!(
@@ -273,8 +273,12 @@ impl Session<'_> {
             say("");
             let programs = |name: &str| std::fs::read(self.source.join(name));
             let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
-            Engine { machine, watch: &mut Told, stop: &stop, programs: &programs }.apply(journals, &composed.setup)?;
+            let held = self.signals.hold();
+            Engine { machine, watch: &mut Told, stop: held.came(), programs: &programs }
+                .apply(journals, &composed.setup)?;
+            drop(held);
             say("ok   all is in place; `configure_mta undo` takes it back");
+            self.signals.none_came()?;
         }
         if !self.live() || !given.confirm("prove", "", true)? {
             return Ok(0);
@@ -309,6 +313,7 @@ impl Session<'_> {
             closed: chosen.answers.closed(),
             to,
             outage,
+            signals: &self.signals,
             program: std::env::current_exe()?.to_string_lossy().into_owned(),
         })
     }
@@ -329,8 +334,7 @@ impl Session<'_> {
     }
 
     fn undo_locked(&self, journals: &Journals, given: &mut Given, force: bool) -> anyhow::Result<u8> {
-        let stop = signals()?;
-        let healed = self.heal(journals, &stop)?;
+        let healed = self.heal(journals)?;
         let runs = journals.runs()?;
         let Some(about) = applied(&runs) else {
             say(if healed {
@@ -347,7 +351,10 @@ impl Session<'_> {
                 return Ok(NO);
             }
         }
+        // The end of it is as it was before: a signal does not change that.
+        let held = self.signals.hold();
         undo::undo_all(&self.machine, journals, &runs, force, &mut Told)?;
+        drop(held);
         for run in &runs {
             for record in &run.records {
                 if let Record::ByHand(back) = record {
@@ -438,10 +445,13 @@ impl Session<'_> {
         })
     }
 
-    fn heal(&self, journals: &Journals, stop: &AtomicBool) -> anyhow::Result<bool> {
+    fn heal(&self, journals: &Journals) -> anyhow::Result<bool> {
         let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
         let programs = |name: &str| std::fs::read(self.source.join(name));
-        let healed = Engine { machine, watch: &mut Told, stop, programs: &programs }.heal(journals)?;
+        let held = self.signals.hold();
+        let healed = Engine { machine, watch: &mut Told, stop: held.came(), programs: &programs }.heal(journals)?;
+        drop(held);
+        self.signals.none_came()?;
         if healed {
             complain("configure_mta: an earlier run was cut off; what it had done was put back");
         }
@@ -463,15 +473,6 @@ impl Watch for Told {
         say(&format!("  .. {what}"));
         Ok(())
     }
-}
-
-/// Set when somebody wants us to end: then all is put back first.
-fn signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
 }
 
 fn applied(runs: &[Run]) -> Option<String> {

@@ -10,6 +10,7 @@ use checkpost_setup::{Found, Method, Plan, Submission};
 
 use crate::machine::Machine;
 use crate::service::Service;
+use crate::signals::Signals;
 
 /// For an MTA that restarts, a queue, a log.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub struct Prove<'a> {
     pub to: String,
     /// Stop the daemon for a moment, to see what becomes of mail then.
     pub outage: bool,
+    /// While the daemon is stopped, they wait.
+    pub signals: &'a Signals,
     /// This program, for looks as another user.
     pub program: String,
 }
@@ -145,11 +148,14 @@ impl Prove<'_> {
             return Ok(Proof { what, ok: true, seen: "not tried: the service is not known".into() });
         };
         let token = token();
+        let held = self.signals.hold();
         self.machine.change(&stop)?;
         let told = self.submit(&token, "without the daemon", "a mail while the daemon is stopped");
         let copies = if self.closed { self.copies_now(&token) } else { self.copies(&token) };
         // Whatever was seen: it must run again.
         self.machine.change(&start)?;
+        drop(held);
+        self.signals.none_came()?;
         let (told, copies) = (told?, copies?);
         let accepted = self.is_accepted(&told);
         let in_session = self.method.abilities.refusal == Refusal::InSession;

@@ -7,3 +7,4 @@ mod disk;
 mod host;
 mod others;
 mod postfix;
+mod signals;
