@@ -195,7 +195,7 @@ impl Session<'_> {
                 say(&show::found(mta.title(), found, mta.methods()));
             }
             let look: &dyn Look = &self.machine;
-            say(&format!("services are started by: {}", Service::of(look)?.as_str()));
+            say(&format!("services are started by: {}", Service::of(look, self.live())?.as_str()));
             if let Some(run) = applied(&self.runs()?) {
                 say(&format!("set up by configure_mta: {}", run));
             }

@@ -64,7 +64,7 @@ impl Prove<'_> {
             tell(&proof);
             all_ok &= proof.ok;
         };
-        let service = Service::of(self.machine).map_err(io::Error::other)?;
+        let service = Service::of(self.machine, true).map_err(io::Error::other)?;
         for socket in self.reach()? {
             note(socket);
         }

@@ -11,6 +11,8 @@ use crate::own;
 /// Where the configuration is.
 pub const CONFIG: &str = "/etc/checkpost/checkpost.toml";
 const UNIT: &str = "/etc/systemd/system/checkpost.service";
+/// What `systemctl enable` makes of the unit.
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/checkpost.service";
 const DROP_IN: &str = "/etc/systemd/system/checkpost.service.d";
 const SCRIPT: &str = "/etc/init.d/checkpost";
 const LOG: &str = "/var/log/checkpost.log";
@@ -27,12 +29,12 @@ pub enum Service {
 }
 
 impl Service {
-    /// What there is.
+    /// What there is. `live`: is this the running system, or one in a folder?
     ///
     /// # Errors
     /// When the machine cannot be looked at.
-    pub fn of(look: &dyn Look) -> Result<Self, LookError> {
-        if look.has_systemd()? {
+    pub fn of(look: &dyn Look, live: bool) -> Result<Self, LookError> {
+        if if live { look.has_systemd()? } else { look.will_have_systemd()? } {
             return Ok(Self::Systemd);
         }
         let debian = look.exists("/sbin/start-stop-daemon")? && look.exists("/etc/init.d")?;
@@ -99,7 +101,7 @@ pub fn parts(
     live: bool,
     source: &Path,
 ) -> Result<Vec<(Part, Vec<Change>)>, Obstacle> {
-    let service = Service::of(look)?;
+    let service = Service::of(look, live)?;
     let mut files = Vec::new();
     let passwd = look.text("/etc/passwd")?.unwrap_or_default();
     if !passwd.lines().any(|line| line.starts_with("checkpost:")) {
@@ -173,6 +175,11 @@ fn start(
                 let on = "systemctl daemon-reload && systemctl enable --now checkpost";
                 let off = Command::new(["systemctl", "disable", "--now", "checkpost"]);
                 changes.push(switched(Command::shell("start the service", on), off, why));
+            }
+            if !live && look.about(ENABLED)?.is_none() {
+                // For a system that does not run it does its work on files alone.
+                let [on, off] = ["enable", "disable"].map(|word| Command::new(["systemctl", word, "checkpost"]));
+                changes.push(switched(on, off, "it is started with the machine"));
             }
         }
         Service::Script => {

@@ -56,6 +56,15 @@ impl dyn Look + '_ {
         self.exists("/run/systemd/system")
     }
 
+    /// Will systemd be process 1 when this system is booted? For one in a folder.
+    ///
+    /// # Errors
+    /// As [`Look::file`].
+    pub fn will_have_systemd(&self) -> Result<bool, LookError> {
+        let init = self.about("/sbin/init")?.map(|about| about.kind);
+        Ok(matches!(init, Some(FileKind::Link(to)) if to.ends_with("/systemd/systemd")))
+    }
+
     /// Who listens at a TCP port, on any address?
     ///
     /// # Errors

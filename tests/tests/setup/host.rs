@@ -36,6 +36,12 @@ impl Host {
         Some(host)
     }
 
+    /// With systemd. `None` if the test was skipped.
+    pub(crate) fn boot(recipe: &dyn Recipe) -> Option<Self> {
+        let programs = program("configure_mta").parent().unwrap().to_owned();
+        Some(Self { root: Root::of(recipe).bind(programs, "/opt/checkpost").boots().start_or_skip()? })
+    }
+
     pub(crate) fn shell(&self, run: &str) -> String {
         let output = self.root.command("sh").args(["-ec", run]).output().unwrap();
         assert!(output.status.success(), "{run}: {output:?}");
@@ -57,7 +63,9 @@ impl Host {
     }
 
     pub(crate) fn said(&self) -> String {
-        let daemon = std::fs::read(self.root.path("/var/log/checkpost.log")).unwrap_or_default();
+        let mut daemon = std::fs::read(self.root.path("/var/log/checkpost.log")).unwrap_or_default();
+        let journal = self.root.command("journalctl").args(["-u", "checkpost", "--no-pager"]).output();
+        daemon.extend(journal.map(|output| output.stdout).unwrap_or_default());
         format!("MTA\n{}\nCHECKPOST\n{}", self.root.log(), String::from_utf8_lossy(&daemon))
     }
 
@@ -77,6 +85,11 @@ impl Host {
 
     /// All that a set-up may touch, and the folders around it.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot_below("")
+    }
+
+    /// The same of a system in a folder.
+    pub(crate) fn snapshot_below(&self, top: &str) -> Snapshot {
         let mut all = Snapshot::new();
         for folder in [
             "/etc",
@@ -86,7 +99,7 @@ impl Host {
             "/var/lib/configure_mta",
             "/var/spool/postfix/checkpost",
         ] {
-            walk(&self.root, folder, &mut all);
+            walk(&self.root, &format!("{top}{folder}"), &mut all);
         }
         all
     }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod disk;
+mod folder;
 mod host;
 mod others;
 mod postfix;
 mod signals;
+mod systemd;
