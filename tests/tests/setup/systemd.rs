@@ -1,0 +1,62 @@
+//! The same with systemd, as on most machines: the unit in the place of a script in /etc/init.d.
+
+use checkpost_tests::{Courier, Exim, Postfix, Recipe, Sendmail};
+
+use crate::host::{Host, infected, same};
+
+/// What a unit has to say of itself.
+fn property(host: &Host, name: &str) -> String {
+    host.shell(&format!("systemctl show checkpost --property={name} --value")).trim().to_owned()
+}
+
+fn there_and_back(recipe: &dyn Recipe, words: &[&str], refused_in_session: bool) {
+    let Some(host) = Host::boot(recipe) else { return };
+    let before = host.snapshot();
+    let said = host.expect(0, &[&["--yes", "--set", "to=staff@example.test"], words].concat());
+    assert!(said.contains("Mail is filtered.") && said.contains("one copy was delivered"), "{said}\n{}", host.said());
+    assert!(said.contains("ok   without the daemon"), "{said}");
+    assert_eq!(property(&host, "ActiveState"), "active");
+    assert_eq!(property(&host, "UnitFileState"), "enabled");
+    assert_eq!(property(&host, "User"), "checkpost");
+    assert_eq!(property(&host, "ProtectSystem"), "strict");
+    let again = host.expect(0, &["apply", "--yes", "--no-prove"]);
+    assert!(again.contains("Nothing is to be done"), "{again}");
+    host.expect(0, &["check"]);
+    assert_eq!(host.send(&infected()).accepted(), !refused_in_session, "{}", host.said());
+    // A daemon that is killed comes back by itself.
+    let pid = property(&host, "MainPID");
+    host.shell(&format!(
+        "kill -KILL {pid}; until p=$(systemctl show checkpost --property=MainPID --value); [ $p != {pid} ] && \
+                         [ $p != 0 ] && checkpost status > /dev/null; do sleep 0.05; done"
+    ));
+    host.expect(0, &["check"]);
+    host.expect(0, &["undo", "--yes"]);
+    assert_eq!(property(&host, "LoadState"), "not-found");
+    same(&before, &host.snapshot());
+    host.flows_as_before();
+}
+
+#[test]
+fn postfix_by_milter() {
+    there_and_back(&Postfix::new().alias("staff: alice"), &[], true);
+}
+
+#[test]
+fn postfix_after_its_queue() {
+    there_and_back(&Postfix::new().alias("staff: alice"), &["--set", "method=postfix-after-queue"], false);
+}
+
+#[test]
+fn sendmail_by_milter() {
+    there_and_back(&Sendmail::new().alias("staff: alice"), &[], true);
+}
+
+#[test]
+fn exim_by_local_scan() {
+    there_and_back(&Exim::new().alias("staff: alice"), &[], true);
+}
+
+#[test]
+fn courier_by_its_filter() {
+    there_and_back(&Courier::new().alias("staff: alice"), &[], true);
+}
