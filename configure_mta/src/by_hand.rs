@@ -9,8 +9,6 @@ pub fn plans() -> Vec<Plan> {
     plans.extend(checkpost_exim::setup::plans());
     plans.extend(checkpost_qmail::setup::plans());
     plans.extend(checkpost_courier::setup::plans());
-    plans.extend(checkpost_exim::local_scan::plans());
-    plans.extend(checkpost_exim::acl::plans());
     plans.extend(checkpost_communigate::setup::plans());
     plans.extend(checkpost_zmailer::setup::plans());
     plans

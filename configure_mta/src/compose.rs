@@ -14,7 +14,7 @@ use crate::{own, service};
 pub static MTAS: &[&dyn Mta] = &[
     &checkpost_postfix::setup::Postfix,
     &checkpost_sendmail::setup::Sendmail,
-    &checkpost_exim::mta::Exim,
+    &checkpost_exim::setup::Exim,
     &checkpost_courier::setup::Courier,
     &checkpost_qmail::setup::Qmail,
     &checkpost_communigate::setup::CommuniGate,

@@ -92,7 +92,9 @@ impl Scene {
     fn new(fixture: Fixture) -> Self {
         fixtures::stand_ins(fixture.folder.path());
         let source = tempfile::tempdir().unwrap();
-        for program in ["checkpost-courier", "checkpost-qmail-queue", "libcheckpost_exim_local_scan.so"] {
+        for program in
+            ["checkpost-courier", "checkpost-qmail-queue", "libcheckpost_exim_local_scan.so", "checkpost-pipe"]
+        {
             fs::write(source.path().join(program), format!("#!/bin/sh\nexit 0 # {program}\n")).unwrap();
         }
         let tree = Tree::open(fixture.folder.path()).unwrap();
@@ -387,8 +389,125 @@ fn what_is_not_understood_is_left_alone() {
     );
     refused(named("exim"), &file("/etc/exim4/exim4.conf", "# mine\n"), "written by hand");
     let other = "local_scan_path = /usr/lib/exim4/local_scan/sa-exim.so\n";
-    refused(named("exim"), &file("/etc/exim4/exim4.conf.localmacros", other), "takes that option once");
+    let macros = |text: &'static str| file("/etc/exim4/exim4.conf.localmacros", text);
+    refused(named("exim"), &macros(other), "takes local_scan_path once");
+    for (method_name, lines, expected) in [
+        ("exim-clamd", "av_scanner = clamd:/run/clamav/clamd.ctl\n", "takes av_scanner once"),
+        ("exim-rspamd", "spamd_address = 127.0.0.1 783\n", "takes spamd_address once"),
+        ("exim-clamd", "acl_not_smtp = acl_of_mine\n", "takes acl_not_smtp once"),
+        ("exim-clamd", "MAIN_ACL_CHECK_DATA = acl_of_mine\n", "Debian's own ACL is not asked"),
+        ("exim-transport", "smtp_accept_max = 30\n", "kept for mail that comes back"),
+        ("exim-transport", "smtp_reserve_hosts = 192.0.2.1\n", "comes back from another host"),
+        ("exim-transport", "smtp_accept_queue_per_connection = 10\n", "takes smtp_accept_queue_per_connection once"),
+        ("exim-transport", "MAIN_ACL_CHECK_RCPT = ${if eq{a}{b}{c}{d}}\n", "no plain name"),
+        ("exim-transport", "MAIN_ACL_CHECK_RCPT = a\nMAIN_ACL_CHECK_RCPT == b\n", "more than once"),
+        ("exim-transport", "MAIN_LOCAL_INTERFACES = 192.0.2.1\n", "Debian's list does not count"),
+        ("exim-transport", "# BEGIN checkpost\n", "are not what they were"),
+    ] {
+        refused(method(method_name), &macros(lines), expected);
+    }
+    refused(method("exim-clamd"), &file("/usr/lib/exim4/exim4", "a light one"), "no content scanning");
+    let template = |from: &'static str, to: &'static str| {
+        move |fixture: &Fixture| {
+            let path = "/etc/exim4/exim4.conf.template";
+            let text = fs::read_to_string(fixture.at(path)).unwrap();
+            assert!(text.contains(from), "{text}");
+            fixture.file(path, &text.replacen(from, to, 1));
+        }
+    };
+    refused(method("exim-transport"), &template("begin routers\n", ""), "there is no begin routers");
+    refused(
+        method("exim-transport"),
+        &template("acl_smtp_rcpt = MAIN_ACL_CHECK_RCPT", "acl_smtp_rcpt = acl_check_rcpt"),
+        "and not MAIN_ACL_CHECK_RCPT as Debian has it",
+    );
+    let cutthrough = template("  accept\n", "  warn\n    control = cutthrough_delivery\n  accept\n");
+    refused(method("exim-pipe"), &cutthrough, "would not be checked");
+    let included = |fixture: &Fixture| {
+        fixture.file("/etc/exim4/exim4.conf.localmacros", "CHECK_RCPT_LOCAL_ACL_FILE = CONFDIR/rcpt\n");
+        fixture.file("/etc/exim4/rcpt", "warn\n  control = cutthrough_delivery\n");
+    };
+    refused(method("exim-transport"), &included, "/etc/exim4/rcpt says");
+    refused(method("exim-clamd"), &template("  .include CHECK_DATA_LOCAL_ACL_FILE\n", ""), "does not ask");
+    let update = |text: &'static str| file("/etc/exim4/update-exim4.conf.conf", text);
+    refused(method("exim-transport"), &update("dc_local_interfaces='<, 127.0.0.1'\n"), "not separated by semicolons");
+    refused(
+        method("exim-transport"),
+        &file("/etc/default/exim4", "SMTPLISTENEROPTIONS='-oX 192.0.2.1.25'\n"),
+        "Debian's list does not count",
+    );
+    // Exim's port for what comes back, in hexadecimal.
+    let taken = "  sl  local_address rem_address   st\n   0: 0100007F:272A 00000000:0000 0A 0\n";
+    refused(method("exim-transport"), &file("/proc/net/tcp", taken), "port 10026 already");
     refused(named("postfix"), &file("/etc/checkpost/checkpost.toml", "[[way]\n"), "is no TOML");
+}
+
+#[test]
+fn exims_settings_and_ours_go_together() {
+    let named = |name: &str| fixtures::all().into_iter().find(|fixture| fixture.name == name).unwrap();
+    let scene = Scene::new(named("exim transport with settings"));
+    scene.apply(&scene.plan().setup, &mut Quiet).unwrap();
+    let text = |path: &str| fs::read_to_string(scene.fixture.at(path)).unwrap();
+    let macros = text("/etc/exim4/exim4.conf.localmacros");
+    let (theirs, ours) = macros.split_once("# BEGIN checkpost\n").unwrap();
+    assert!(theirs.starts_with("MAIN_ACL_CHECK_RCPT = acl_of_mine\n") && theirs.ends_with("local_data_acl\n"));
+    for line in [
+        "MAIN_ACL_CHECK_RCPT == ${if eq{$received_port}{10026}{accept hosts = 127.0.0.1}{acl_of_mine}}\n",
+        "MESSAGE_SIZE_LIMIT == ${if eq{$received_port}{10026}{0}{100M}}\n",
+        "MAIN_ACL_CHECK_DATA = ${if eq{$received_port}{10026}{accept hosts = 127.0.0.1}{acl_check_data}}\n",
+    ] {
+        assert!(ours.contains(line), "{macros}");
+    }
+    assert!(!ours.contains("smtp_accept_max =") && !ours.contains("smtp_reserve_hosts"), "{macros}");
+    let update = text("/etc/exim4/update-exim4.conf.conf");
+    assert!(update.starts_with("dc_local_interfaces='0.0.0.0 ; ::0 ; 127.0.0.1.10026'\n"), "{update}");
+    let template = text("/etc/exim4/exim4.conf.template");
+    assert!(template.contains("begin routers\n# BEGIN checkpost router\ncheckpost:\n"), "{template}");
+
+    let scene = Scene::new(named("exim clamd with settings"));
+    scene.apply(&scene.plan().setup, &mut Quiet).unwrap();
+    let text = |path: &str| fs::read_to_string(scene.fixture.at(path)).unwrap();
+    let macros = text("/etc/exim4/exim4.conf.localmacros");
+    assert!(macros.contains("CHECK_DATA_LOCAL_ACL_FILE == /etc/exim4/checkpost_check_data\n"), "{macros}");
+    // Ours asks first: what theirs accept was asked about.
+    let data = text("/etc/exim4/checkpost_check_data");
+    let (asks, theirs) = (data.find("malware = *\n").unwrap(), data.find(".include CONFDIR/local_data_acl\n").unwrap());
+    assert!(asks < theirs, "{data}");
+    assert!(!text("/etc/exim4/checkpost_not_smtp").contains(".include"));
+}
+
+#[test]
+fn what_does_not_fit_in_exim_is_told() {
+    let warned = |name: &str, path: &str, text: &str, expected: &str| {
+        let scene = Scene::new(fixtures::all().into_iter().find(|fixture| fixture.name == name).unwrap());
+        assert_eq!(scene.plan().plan.warnings, [""; 0], "{name}");
+        scene.fixture.file(path, text);
+        let warnings = scene.plan().plan.warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+    };
+    let router = "/etc/exim4/conf.d/router/01_mine";
+    warned("exim pipe, split", router, "mine:\n  driver = redirect\n", "router mine in");
+    warned("exim pipe, split", "/etc/checkpost/pipe.conf", "check_time = 1000s\n", "check_time in");
+    let macros = "/etc/exim4/exim4.conf.localmacros";
+    warned("exim", macros, "local_scan_timeout = 1m\n", "local_scan_timeout is 1m");
+    warned("exim transport", macros, "smtp_accept_max_per_host = 5\n", "smtp_accept_max_per_host is 5");
+}
+
+#[test]
+fn what_was_entered_by_hand_in_exim_is_not_entered_again() {
+    let scene = Scene::new(fixtures::all().into_iter().find(|fixture| fixture.name == "exim pipe, split").unwrap());
+    for plan in configure_mta::by_hand::plans() {
+        if plan.way == "exim-pipe" && plan.method.is_some_and(|method| method.contains("split")) {
+            for step in plan.steps {
+                if let (Some(file), Some((_, lines))) = (step.file, step.lines) {
+                    scene.fixture.file(file, lines);
+                }
+            }
+        }
+    }
+    let composed = scene.plan();
+    let titles: Vec<String> = composed.plan.changes.iter().map(Change::title).collect();
+    assert_eq!(titles, ["run update-exim4.conf"]);
 }
 
 #[test]

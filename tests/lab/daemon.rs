@@ -48,6 +48,8 @@ pub fn program(name: &str) -> PathBuf {
                 "checkpost-zmailer",
                 "--package",
                 "checkpost-exim-local-scan",
+                "--package",
+                "checkpost-pipe",
                 "--lib",
                 "--bins",
             ])

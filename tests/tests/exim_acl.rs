@@ -7,7 +7,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use checkpost_exim::acl::{RECIPES, Step};
+use checkpost_exim::setup::Step;
+use checkpost_exim::setup::acl::RECIPES;
 use checkpost_tests::{Daemon, Exim, Root, mails, program};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -55,36 +56,38 @@ struct Scene {
 }
 
 /// What the recipe of a kind says: the main options, and the two ACL files.
-fn recipe(kind: &str) -> (&'static str, &'static str, &'static str) {
+fn recipe(kind: &str) -> [&'static str; 3] {
     let recipe = RECIPES.iter().find(|recipe| recipe.kind == kind).unwrap();
-    let find = |pick: fn(&Step) -> Option<&'static str>| recipe.steps.iter().find_map(pick).unwrap();
-    (
-        find(|step| if let Step::Split(text) = step { Some(text) } else { None }),
-        find(|step| if let Step::Data(text) = step { Some(text) } else { None }),
-        find(|step| if let Step::NotSmtp(text) = step { Some(text) } else { None }),
-    )
+    let [
+        Step::Lines { lines: data, .. },
+        Step::Lines { lines: not_smtp, .. },
+        Step::Lines { lines: main, .. },
+        Step::Restart,
+    ] = recipe.steps
+    else {
+        panic!("{:?}", recipe.steps)
+    };
+    [main, data, not_smtp]
 }
 
 fn start(asks: Asks, filters: &str) -> Option<Scene> {
     let folder = tempfile::Builder::new().prefix("checkpost-acl-").tempdir_in("/tmp").unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let here = folder.path().to_str().unwrap();
-    let (main, data, not_smtp) =
-        recipe(if asks == Asks::Stream || asks == Asks::File { "exim-clamd" } else { "exim-rspamd" });
-    let (main, data, not_smtp) = match asks {
-        Asks::Stream | Asks::Rspamd => (main.to_owned(), data.to_owned(), not_smtp.to_owned()),
-        Asks::File => (main.replace("127.0.0.1 13310", &format!("{here}/clamd.sock")), data.into(), not_smtp.into()),
-        Asks::Spamd => {
-            let lines = "deny\n  spam = nobody\n  message = This message was refused ($spam_score of 15)\n";
-            let main = main.replace("13311 variant=rspamd", "13312");
-            (main, lines.to_owned(), format!("{lines}\naccept\n"))
-        }
+    let [main, data, not_smtp] = recipe(match asks {
+        Asks::Stream | Asks::File => "exim-clamd",
+        Asks::Spamd => "exim-spamd",
+        Asks::Rspamd => "exim-rspamd",
+    });
+    let main = match asks {
+        Asks::File => main.replace("127.0.0.1 13310", &format!("{here}/clamd.sock")),
+        _ => main.to_owned(),
     };
     let exim = Exim::new()
         .alias("staff: alice, bob")
         .main(&main)
-        .file("checkpost_check_data", &data)
-        .file("checkpost_not_smtp", &not_smtp);
+        .file("checkpost_check_data", data)
+        .file("checkpost_not_smtp", not_smtp);
     let exim = if asks == Asks::Stream { exim } else { exim.split() };
     let programs = program("checkpostd").parent().unwrap().to_owned();
     let root = Root::of(&exim).bind(folder.path(), here).bind(programs, "/lab/bin").start_or_skip()?;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use checkpost_exim::local_scan::RECIPES;
+use checkpost_exim::setup::local_scan::RECIPES;
 use checkpost_tests::{Daemon, Exim, Root, mails, program};
 
 const SENDER: &str = "sender@example.net";

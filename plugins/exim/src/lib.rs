@@ -4,6 +4,5 @@
 
 pub mod acl;
 pub mod local_scan;
-pub mod mta;
 pub mod setup;
 pub mod transport;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod disk;
+mod exim;
 mod folder;
 mod host;
 mod others;

@@ -1,6 +1,6 @@
-//! Sendmail, Exim and Courier.
+//! Sendmail and Courier.
 
-use checkpost_tests::{Courier, Exim, Recipe, Sendmail};
+use checkpost_tests::{Courier, Recipe, Sendmail};
 
 use crate::host::{Host, infected, same};
 
@@ -32,19 +32,4 @@ fn sendmail_left_out_when_down() {
 #[test]
 fn courier_there_and_back() {
     there_and_back(&Courier::new().alias("staff: alice"), None, &[]);
-}
-
-#[test]
-fn exim_in_one_file_there_and_back() {
-    there_and_back(&Exim::new().alias("staff: alice"), None, &[]);
-}
-
-#[test]
-fn exim_in_split_files_there_and_back() {
-    there_and_back(&Exim::new().split().alias("staff: alice"), None, &[]);
-}
-
-#[test]
-fn exim_left_out_when_down() {
-    there_and_back(&Exim::new().alias("staff: alice"), None, &["--set", "when_down=open"]);
 }

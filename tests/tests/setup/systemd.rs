@@ -57,6 +57,21 @@ fn exim_by_local_scan() {
 }
 
 #[test]
+fn exim_by_a_transport() {
+    there_and_back(&Exim::new().alias("staff: alice"), &["--set", "method=exim-transport"], false);
+}
+
+#[test]
+fn exim_by_a_program() {
+    there_and_back(&Exim::new().split().alias("staff: alice"), &["--set", "method=exim-pipe"], false);
+}
+
+#[test]
+fn exim_by_rspamd() {
+    there_and_back(&Exim::new().alias("staff: alice"), &["--set", "method=exim-rspamd"], true);
+}
+
+#[test]
 fn courier_by_its_filter() {
     there_and_back(&Courier::new().alias("staff: alice"), &[], true);
 }
