@@ -19,6 +19,15 @@ fn there_and_back(recipe: &dyn Recipe, words: &[&str], refused_in_session: bool)
     assert_eq!(property(&host, "UnitFileState"), "enabled");
     assert_eq!(property(&host, "User"), "checkpost");
     assert_eq!(property(&host, "ProtectSystem"), "strict");
+    let unit = match recipe.name() {
+        "postfix" => "postfix@-.service",
+        "exim" => "exim4.service",
+        "courier" => "courier-mta.service",
+        _ => "sendmail.service",
+    };
+    assert_eq!(host.shell(&format!("systemctl is-active {unit}")).trim(), "active");
+    let later = property(&host, "Before");
+    assert!(later.split(' ').any(|other| other == unit), "{unit} is not started after Checkpost: {later}");
     let again = host.expect(0, &["apply", "--yes", "--no-prove"]);
     assert!(again.contains("Nothing is to be done"), "{again}");
     host.expect(0, &["check"]);
@@ -43,7 +52,8 @@ fn postfix_by_milter() {
 
 #[test]
 fn postfix_after_its_queue() {
-    there_and_back(&Postfix::new().alias("staff: alice"), &["--set", "method=postfix-after-queue"], false);
+    let words = ["--set", "method=postfix-after-queue"];
+    there_and_back(&Postfix::new().alias("staff: alice"), &words, false);
 }
 
 #[test]
