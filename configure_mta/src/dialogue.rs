@@ -131,15 +131,24 @@ pub fn detect(look: &dyn Look) -> io::Result<Vec<(&'static dyn Mta, Found)>> {
     Ok(all)
 }
 
+/// What is said where there is no MTA.
+pub fn nothing_found() -> String {
+    let names: Vec<&str> = MTAS.iter().map(|mta| mta.title()).collect();
+    let names = names.join(", ");
+    format!(
+        "no mail server was found; looked for: {names}. In front of any other one goes Checkpost's SMTP proxy, the way \
+         smtp-proxy: write it into /etc/checkpost/checkpost.toml"
+    )
+}
+
 /// Asks all that cannot be found out.
 ///
 /// # Errors
 /// When there is no MTA, or an answer is none.
 pub fn choose(look: &dyn Look, prompt: &mut dyn Prompt) -> io::Result<Chosen> {
     let all = detect(look)?;
-    let names = || MTAS.iter().map(|mta| mta.title()).collect::<Vec<_>>().join(", ");
     if all.is_empty() {
-        return Err(io::Error::other(format!("no mail server was found; looked for: {}", names())));
+        return Err(io::Error::other(nothing_found()));
     }
     let name = |(mta, found): &(&dyn Mta, Found)| match &found.instance {
         Some(instance) => format!("{}:{instance}", mta.name()),

@@ -196,13 +196,15 @@ impl Session<'_> {
             }
             let look: &dyn Look = &self.machine;
             say(&format!("services are started by: {}", Service::of(look, self.live())?.as_str()));
+            if let Err(why) = self.needs_root("to change anything") {
+                say(&format!("rights: {why}"));
+            }
             if let Some(run) = applied(&self.runs()?) {
                 say(&format!("set up by configure_mta: {}", run));
             }
         }
         if all.is_empty() {
-            let names: Vec<_> = MTAS.iter().map(|mta| mta.title()).collect();
-            complain(&format!("configure_mta: no mail server was found; looked for: {}", names.join(", ")));
+            complain(&format!("configure_mta: {}", dialogue::nothing_found()));
             return Ok(NO);
         }
         Ok(0)
@@ -460,7 +462,7 @@ impl Session<'_> {
 
     fn needs_root(&self, what: &str) -> anyhow::Result<()> {
         let root = rustix::process::geteuid().is_root();
-        anyhow::ensure!(root || !self.live(), "be root {what}; `detect` and `plan` work for anybody");
+        anyhow::ensure!(root || !self.live(), "be root {what}; looking works for anybody: `detect`, `plan`");
         Ok(())
     }
 }

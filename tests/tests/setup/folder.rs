@@ -18,6 +18,9 @@ fn copied(host: &Host) {
 #[test]
 fn a_system_in_a_folder_is_set_up_and_taken_back() {
     let Some(host) = Host::start(&Postfix::new(), Some("/var/spool/postfix/checkpost")) else { return };
+    host.shell("mkdir -p /srv/empty");
+    let nothing = host.expect(1, &["detect", "--root", "/srv/empty"]);
+    assert!(nothing.contains("no mail server was found") && nothing.contains("smtp-proxy"), "{nothing}");
     copied(&host);
     let (outside, before) = (host.snapshot(), host.snapshot_below(SYSTEM));
     let said = host.expect(0, &["--root", SYSTEM, "--yes"]);
