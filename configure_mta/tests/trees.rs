@@ -439,6 +439,11 @@ fn what_is_not_understood_is_left_alone() {
     // Exim's port for what comes back, in hexadecimal.
     let taken = "  sl  local_address rem_address   st\n   0: 0100007F:272A 00000000:0000 0A 0\n";
     refused(method("exim-transport"), &file("/proc/net/tcp", taken), "port 10026 already");
+    let taken = "  sl  local_address rem_address   st\n   0: 0100007F:33FE 00000000:0000 0A 0\n";
+    refused(method("exim-clamd"), &file("/proc/net/tcp", taken), "port 13310 already");
+    // As update-exim4.conf(8): it is read in the place of the file that Debian ships.
+    let instead = "/etc/exim4/conf.d/main/02_exim4-config_options.rul";
+    refused(named("exim spamd, split"), &file(instead, "# mine\n"), "do not have Debian's line `acl_smtp_data");
     refused(named("postfix"), &file("/etc/checkpost/checkpost.toml", "[[way]\n"), "is no TOML");
 }
 

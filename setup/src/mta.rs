@@ -127,13 +127,13 @@ pub struct Plan {
     pub meanwhile: String,
     /// What the administrator should know or do beside.
     pub notes: Vec<String>,
-    /// Where the daemon listens, and who connects.
+    /// Where the daemon listens, and where the MTA does for it; and who connects.
     pub sockets: Vec<Socket>,
     /// How a mail gets in to try it.
     pub submission: Submission,
 }
 
-/// A socket of the daemon, or of one of our programs.
+/// A socket of the daemon, of one of our programs, or of the MTA for them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Socket {
     /// `unix:/path` or `HOST:PORT`.

@@ -13,7 +13,11 @@ mod detect;
 mod edits;
 pub mod local_scan;
 mod merge;
+mod methods;
 mod mta;
+mod ports;
+mod time;
+mod way;
 
 use checkpost_adapter::setup::{self, Entry, Plan, Recipe};
 

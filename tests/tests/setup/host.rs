@@ -96,6 +96,8 @@ impl Host {
             "/usr/bin",
             "/usr/sbin",
             "/usr/lib/courier/filters",
+            "/usr/lib/exim4",
+            "/var/lib/exim4",
             "/var/lib/configure_mta",
             "/var/spool/postfix/checkpost",
         ] {

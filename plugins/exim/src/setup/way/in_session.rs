@@ -1,0 +1,89 @@
+//! The ways that are asked in Exim's session: by local_scan, and by the DATA ACL.
+
+use checkpost_setup::{Change, Found, Obstacle, Owner, What};
+
+use super::Way;
+use crate::setup::acl::DATA_MACRO;
+use crate::setup::local_scan::LIBRARY;
+use crate::setup::time::seconds;
+
+impl Way<'_> {
+    pub(in crate::setup) fn local_scan(&mut self) -> Result<(), Obstacle> {
+        self.connects("unix:/run/checkpost/exim.sock");
+        self.in_force("local_scan_path", LIBRARY);
+        self.notes_held();
+        self.plan.prepare.extend(Change::when_down(self.look, "/etc/checkpost/exim.conf", self.answers.closed())?);
+        if let Some(line) = self.debian.says("cutthrough_delivery") {
+            self.plan.warnings.push(format!(
+                "{} says {:?}: such mail is handed on before it is checked, and what is said of it then comes too late",
+                line.file, line.text
+            ));
+        }
+        for set in self.debian.settings("local_scan_timeout") {
+            if seconds(set.value).is_some_and(|time| time > 0 && time < 100) {
+                self.plan.warnings.push(format!(
+                    "local_scan_timeout is {}: Exim gives up before Checkpost has to answer (90s); raise it, or lower \
+                     check_time in /etc/checkpost/exim.conf",
+                    set.value
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// It is there before Exim is told of it, and goes when Exim has been told otherwise: without it all mail is put off.
+    pub(in crate::setup) fn library(&mut self) -> Result<(), Obstacle> {
+        if !self.look.exists("/usr/lib/exim4/local_scan")? {
+            let what = What::Folder { path: "/usr/lib/exim4/local_scan".into(), owner: Owner::root(), mode: 0o755 };
+            self.plan.prepare.push(Change { why: "where Exim finds such libraries".into(), what });
+        }
+        self.program(
+            "libcheckpost_exim_local_scan.so",
+            LIBRARY,
+            0o644,
+            "the library that Exim loads for each mail, complete before it has its name",
+        );
+        Ok(())
+    }
+
+    pub(in crate::setup) fn clamd(&mut self, found: &Found) -> Result<(), Obstacle> {
+        let address = self.asked(found)?;
+        self.in_force("av_scanner", &format!("clamd:{address}"));
+        Ok(())
+    }
+
+    pub(in crate::setup) fn spamd(&mut self, found: &Found) -> Result<(), Obstacle> {
+        let address = self.asked(found)?;
+        self.in_force("spamd_address", &address);
+        Ok(())
+    }
+
+    pub(in crate::setup) fn rspamd(&mut self, found: &Found) -> Result<(), Obstacle> {
+        let address = self.asked(found)?;
+        self.in_force("spamd_address", &format!("{address} variant=rspamd"));
+        self.notes_held();
+        Ok(())
+    }
+
+    /// What the three ways by the DATA ACL have; our address, as Exim writes it.
+    fn asked(&mut self, found: &Found) -> Result<String, Obstacle> {
+        if found.fact("content scanning") != Some("yes") {
+            return Err(Obstacle::new(
+                "this Exim has no content scanning",
+                "apt install exim4-daemon-heavy, or take exim-local-scan",
+            ));
+        }
+        let in_it = "take exim-local-scan, or put `.include /etc/exim4/checkpost_check_data` into that ACL by hand";
+        if let [set, ..] = self.debian.settings("MAIN_ACL_CHECK_DATA")[..] {
+            let why = format!("{} says {:?}, so Debian's own ACL is not asked", set.line.file, set.line.text);
+            return Err(Obstacle::new(why, in_it));
+        }
+        self.uses("acl_smtp_data", "MAIN_ACL_CHECK_DATA")?;
+        if self.debian.says(&format!(".include {DATA_MACRO}")).is_none() {
+            return Err(Obstacle::new(format!("the ACL acl_check_data does not ask for {DATA_MACRO}"), in_it));
+        }
+        let port = self.ports.ours.map(|(_, port)| port).unwrap_or_default();
+        self.takes(port)?;
+        Ok(format!("127.0.0.1 {port}"))
+    }
+}
