@@ -131,18 +131,22 @@ pub fn abilities(methods: &[Method]) -> String {
         _ => yes(abilities.hold),
     };
     let width = methods.iter().map(|method| method.name.len()).max().unwrap_or(0).max(20);
-    let mut text = format!("{:24}", "");
-    for method in methods {
-        let _ = write!(text, " {:width$}", method.name);
-    }
-    for (i, (title, word)) in rows.iter().enumerate() {
-        let _ = write!(text, "\n{title:24}");
+    let mut table = String::new();
+    // More columns do not fit into a window.
+    for methods in methods.chunks(3) {
+        let _ = write!(table, "{}{:24}", if table.is_empty() { "" } else { "\n\n" }, "");
         for method in methods {
-            let word = word(&method.abilities);
-            let _ = write!(text, " {:width$}", if word.is_empty() { has(&method.abilities, i) } else { word });
+            let _ = write!(table, " {:width$}", method.name);
+        }
+        for (i, (title, word)) in rows.iter().enumerate() {
+            let _ = write!(table, "\n{title:24}");
+            for method in methods {
+                let word = word(&method.abilities);
+                let _ = write!(table, " {:width$}", if word.is_empty() { has(&method.abilities, i) } else { word });
+            }
         }
     }
-    let mut text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     for method in methods {
         let _ = writeln!(text, "\n{}: {}\n  while Checkpost is down: {}", method.name, method.about, method.when_down);
     }
