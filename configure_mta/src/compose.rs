@@ -8,7 +8,7 @@ use checkpost_setup::{Answers, Change, Found, Look, Method, Mta, Obstacle, Plan,
 use crate::engine::Setup;
 use crate::journal::{Begin, Part};
 use crate::machine::Machine;
-use crate::{own, service};
+use crate::{limits, own, service};
 
 /// Every MTA, in the order in which they are looked for. A new one is one line here.
 pub static MTAS: &[&dyn Mta] = &[
@@ -56,6 +56,7 @@ pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path
     let look: &dyn Look = machine;
     let mut plan = chosen.mta.plan(look, &chosen.found, chosen.method, &chosen.answers)?;
     plan.prepare = missing(machine, source, &plan.prepare)?;
+    plan.warnings.extend(limits::warnings(look, chosen.method.kind, &plan.limits)?);
     let scanner = chosen.answers.0.get("scanner").filter(|scanner| *scanner == "clamd").map(|_| own::CLAMD);
     let mut parts = service::parts(look, &plan, scanner, live, source)?;
     let part = Part {
@@ -71,9 +72,16 @@ pub fn compose(machine: &Machine<'_>, chosen: &Chosen, live: bool, source: &Path
         instance: chosen.found.instance.clone(),
         method: chosen.method.name.into(),
         answers: chosen.answers.0.clone(),
+        filters: others(&chosen.found, &plan),
         at: seconds,
     };
     Ok(Composed { plan, setup: Setup { begin, parts } })
+}
+
+/// The filters in the path that are not Checkpost.
+fn others(found: &Found, plan: &Plan) -> Vec<String> {
+    let is_ours = |filter: &String| plan.sockets.iter().any(|socket| filter.contains(&*socket.address));
+    found.filters.iter().filter(|filter| !is_ours(filter)).cloned().collect()
 }
 
 fn missing(machine: &Machine<'_>, source: &Path, changes: &[Change]) -> Result<Vec<Change>, Obstacle> {

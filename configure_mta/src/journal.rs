@@ -97,6 +97,9 @@ pub struct Begin {
     pub method: String,
     /// What was answered.
     pub answers: BTreeMap<String, String>,
+    /// Filters of others that were in the path.
+    #[serde(default)]
+    pub filters: Vec<String>,
     /// When: seconds since 1970.
     pub at: u64,
 }
@@ -405,6 +408,7 @@ mod tests {
             instance: None,
             method: "postfix-milter".into(),
             answers: BTreeMap::new(),
+            filters: Vec::new(),
             at: 0,
         }
     }

@@ -8,6 +8,7 @@ pub mod compose;
 pub mod dialogue;
 pub mod engine;
 pub mod journal;
+pub mod limits;
 pub mod machine;
 pub mod own;
 pub mod prove;

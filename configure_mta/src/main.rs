@@ -170,6 +170,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
 }
 
+const PROVE: &str = "Send test mails through it? Checkpost is stopped for a moment, to see what becomes of mail then.";
+
 /// One call of the program.
 struct Session<'a> {
     common: &'a Common,
@@ -273,28 +275,34 @@ impl Session<'_> {
                 return Ok(NO);
             }
             say("");
-            let programs = |name: &str| std::fs::read(self.source.join(name));
-            let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
-            let held = self.signals.hold();
-            Engine { machine, watch: &mut Told, stop: held.came(), programs: &programs }
-                .apply(journals, &composed.setup)?;
-            drop(held);
+            self.carry_out(journals, &composed)?;
             say("ok   all is in place; `configure_mta undo` takes it back");
             self.signals.none_came()?;
+        } else if !before.is_empty() && new_filters(&before, &composed.setup.begin.filters).next().is_some() {
+            // A run without a change, for what it says of filters.
+            self.carry_out(journals, &composed)?;
+            say("The other filters in the path are taken note of: `configure_mta check` is silent about them.");
         }
         if !self.live() || !given.confirm("prove", "", true)? {
             return Ok(0);
         }
-        let wants = !asks || Terminal { given }.confirm("prove", "Send test mails through it?", true)?;
+        let ask = if outage(given) { PROVE } else { "Send test mails through it?" };
+        let wants = !asks || Terminal { given }.confirm("prove", ask, true)?;
         if wants { self.prove(&chosen, &composed, given) } else { Ok(0) }
+    }
+
+    fn carry_out(&self, journals: &Journals, composed: &Composed) -> Result<(), ApplyError> {
+        let programs = |name: &str| std::fs::read(self.source.join(name));
+        let machine = Machine { tree: self.machine.tree, tools: self.machine.tools };
+        let held = self.signals.hold();
+        Engine { machine, watch: &mut Told, stop: held.came(), programs: &programs }.apply(journals, &composed.setup)
     }
 
     fn prove(&self, chosen: &Chosen, composed: &Composed, given: &Given) -> anyhow::Result<u8> {
         say("\nProof");
         let domain = chosen.found.domain.as_deref().unwrap_or("localhost");
         let to = given.answers.get("to").cloned().unwrap_or_else(|| format!("postmaster@{domain}"));
-        let outage = given.answers.get("outage").is_none_or(|answer| answer != "no");
-        let prove = self.prover(chosen, composed, to, outage)?;
+        let prove = self.prover(chosen, composed, to, outage(given))?;
         let ok = prove.all(&mut |proof| say(&shown(proof)))?;
         say(if ok { "Mail is filtered." } else { "NOT all is as it should be: see above, and `configure_mta undo`." });
         Ok(if ok { 0 } else { NO })
@@ -382,16 +390,19 @@ impl Session<'_> {
             troubles.push("a run was cut off: run `configure_mta apply` or `undo`, which put it back".to_owned());
         }
         let chosen = self.as_applied(&mut given)?;
-        let mut ours: Vec<String> = Vec::new();
+        let mut filters = Vec::new();
         match self.compose(&chosen) {
             Ok(composed) => {
-                ours.extend(composed.plan.sockets.iter().map(|socket| socket.address.clone()));
                 for (part, changes) in &composed.setup.parts {
                     troubles.extend(
                         changes.iter().map(|change| format!("{}: not in place: {}", part.title, change.title())),
                     );
                 }
                 troubles.extend(composed.plan.warnings.iter().cloned());
+                filters.clone_from(&composed.setup.begin.filters);
+                troubles.extend(new_filters(&runs, &filters).map(|filter| {
+                    format!("another filter came into the path: {filter} (`configure_mta apply` takes note of it)")
+                }));
                 if self.live() {
                     if chosen.found.running == Some(false) {
                         troubles.push(format!("{} does not run", chosen.mta.title()));
@@ -404,15 +415,14 @@ impl Session<'_> {
             }
             Err(obstacle) => troubles.push(chain(&*obstacle)),
         }
-        let notes: Vec<String> =
-            chosen.found.filters.iter().map(|filter| format!("another filter: {filter}")).collect();
         if self.common.json {
             say(&serde_json::to_string_pretty(
-                &serde_json::json!({"set_up": about, "troubles": troubles, "notes": notes}),
+                &serde_json::json!({"set_up": about, "troubles": troubles, "filters": filters}),
             )?);
+        } else if troubles.is_empty() {
+            say(&format!("ok   {about}: all is in place"));
         } else {
-            say(&format!("set up: {about}"));
-            notes.iter().for_each(|note| say(note));
+            complain(&format!("configure_mta: {about}: not all is as it should be"));
             troubles.iter().for_each(|trouble| complain(&format!("TROUBLE {trouble}")));
         }
         Ok(if troubles.is_empty() { 0 } else { NO })
@@ -481,6 +491,17 @@ fn applied(runs: &[Run]) -> Option<String> {
     let begin = runs.last()?.begin()?;
     let instance = begin.instance.as_ref().map(|instance| format!(" ({instance})")).unwrap_or_default();
     Some(format!("{} of {}{instance}", begin.method, begin.mta))
+}
+
+/// Is the daemon to be stopped for a moment?
+fn outage(given: &Given) -> bool {
+    given.answers.get("outage").is_none_or(|answer| answer != "no")
+}
+
+/// Filters that were not in the path when the last run was made.
+fn new_filters<'a>(runs: &'a [Run], filters: &'a [String]) -> impl Iterator<Item = &'a String> {
+    let known = runs.last().and_then(Run::begin).map(|begin| &begin.filters);
+    filters.iter().filter(move |filter| known.is_none_or(|known| !known.contains(filter)))
 }
 
 /// The folder of this program: the others are beside it.

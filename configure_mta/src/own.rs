@@ -57,6 +57,22 @@ pub fn configuration(look: &dyn Look, way: &str, scanner: Option<&str>) -> Resul
     Ok(Change::write(CONFIG, text.as_deref(), &here.to_string(), Owner::root(), 0o644, WHY))
 }
 
+/// What the way of this kind sets a key to, if it is there and does.
+///
+/// # Errors
+/// When a file cannot be read or is no TOML.
+pub fn of_way(look: &dyn Look, kind: &str, key: &str) -> Result<Option<String>, Obstacle> {
+    let names = look.names(FOLDER)?.into_iter().filter(|name| name.ends_with(".toml"));
+    for path in std::iter::once(CONFIG.to_owned()).chain(names.map(|name| format!("{FOLDER}/{name}"))) {
+        let file = parse(&path, &look.text(&path)?.unwrap_or_default())?;
+        let text = |table: &Table, key: &str| table.get(key).and_then(Item::as_str).map(str::to_owned);
+        if let Some(way) = ways(&file).find(|way| text(way, "kind").as_deref() == Some(kind)) {
+            return Ok(text(way, key));
+        }
+    }
+    Ok(None)
+}
+
 /// Does any file of the configuration speak of clamd?
 ///
 /// # Errors

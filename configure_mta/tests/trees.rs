@@ -323,7 +323,14 @@ fn hostile_names_and_links_are_not_followed() {
     for path in ["/srv/away/passwd", "/srv/file", "/srv/../../x", "relative"] {
         let change = Change::write(path, None, "ours\n", Owner::root(), 0o644, "test").unwrap();
         let part = Part { title: "test".into(), check: Vec::new(), activate: Vec::new(), settle: Vec::new() };
-        let begin = Begin { mta: "x".into(), instance: None, method: "x".into(), answers: BTreeMap::new(), at: 0 };
+        let begin = Begin {
+            mta: "x".into(),
+            instance: None,
+            method: "x".into(),
+            answers: BTreeMap::new(),
+            filters: Vec::new(),
+            at: 0,
+        };
         let setup = Setup { begin, parts: vec![(part, vec![change])] };
         let failed = scene.apply(&setup, &mut Quiet);
         assert!(matches!(failed, Err(ApplyError::RolledBack { .. })), "{path}: {failed:?}");
@@ -359,6 +366,37 @@ fn what_is_not_understood_is_left_alone() {
         method("postfix-before-queue"),
         &file("/etc/postfix/master.cf", "pickup unix n - y 60 1 pickup\n"),
         "no smtpd",
+    );
+    let line = |path: &'static str, line: &'static str| {
+        move |fixture: &Fixture| {
+            let text = fs::read_to_string(fixture.at(path)).unwrap();
+            fixture.file(path, &format!("{text}{line}\n"));
+        }
+    };
+    let pipe = || named("postfix pipe");
+    refused(
+        pipe(),
+        &line("/etc/postfix/main.cf", "content_filter = checkpost:dummy"),
+        "content_filter is checkpost:dummy",
+    );
+    refused(
+        pipe(),
+        &file(
+            "/etc/postfix/master.cf",
+            "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup -o content_filter=x:\n",
+        ),
+        "filtered again",
+    );
+    refused(pipe(), &line("/etc/postfix/main.cf", "authorized_submit_users = root"), "authorized_submit_users is root");
+    refused(
+        method("postfix-after-queue"),
+        &file("/etc/postfix/master.cf", "smtp inet n - y - - smtpd -o content_filter=\n"),
+        "an empty content_filter of its own",
+    );
+    refused(
+        method("postfix-after-queue"),
+        &line("/etc/postfix/master.cf", "checkpost unix - - n - - smtp"),
+        "another service checkpost/unix",
     );
     refused(
         named("sendmail"),
@@ -525,4 +563,91 @@ fn an_upgrade_of_qmail_is_seen() {
     scene.fixture.mode("/var/qmail/bin/qmail-queue", 0o4711);
     let Err(UndoError::Changed(conflicts)) = scene.undo(false) else { panic!("the new one would be lost") };
     assert_eq!(conflicts[0].path, "/var/qmail/bin/qmail-queue");
+}
+
+/// What the words of a fixture's plan are, one change a line.
+fn titles(composed: &Composed) -> String {
+    let changes = composed.setup.parts.iter().flat_map(|(_, changes)| changes);
+    changes.map(|change| format!("{}\n", change.title())).collect()
+}
+
+fn postfix(name: &str) -> Scene {
+    Scene::new(fixtures::all().into_iter().find(|fixture| fixture.name == name).unwrap())
+}
+
+#[test]
+fn what_a_service_overrides_itself_is_kept_and_added_to() {
+    let scene = postfix("postfix pipe, open, postscreen");
+    let said = titles(&scene.plan());
+    assert!(said.contains("smtpd/pass/receive_override_options=no_milters,no_address_mappings"), "{said}");
+    let scene = postfix("postfix after");
+    let own = "smtp inet n - y - - smtpd -o receive_override_options=no_milters\n\
+               submission inet n - y - - smtpd -o receive_override_options=no_milters -o content_filter=\n";
+    scene.fixture.file("/etc/postfix/master.cf", own);
+    let said = titles(&scene.plan());
+    assert!(said.contains("smtp/inet/receive_override_options=no_milters,no_address_mappings"), "{said}");
+    assert!(!said.contains("submission/inet"), "its mail is not filtered: {said}");
+}
+
+#[test]
+fn only_the_instance_that_was_chosen_is_touched() {
+    for name in ["postfix, second instance", "postfix after, second instance"] {
+        let scene = postfix(name);
+        let first = ["main.cf", "master.cf"].map(|file| format!("/etc/postfix/{file}"));
+        let read = || first.each_ref().map(|path| fs::read_to_string(scene.fixture.at(path)).unwrap());
+        let before = read();
+        scene.apply(&scene.plan().setup, &mut Quiet).unwrap();
+        assert_eq!(read(), before);
+        let second = fs::read_to_string(scene.fixture.at("/etc/postfix-out/main.cf")).unwrap();
+        assert!(second.contains("checkpost"), "{second}");
+    }
+    let scene = postfix("postfix, second instance");
+    let mut given = Given::default();
+    given.answers.insert("mta".into(), "postfix:/etc/postfix-out".into());
+    given.answers.insert("method".into(), "postfix-pipe".into());
+    let chosen = dialogue::choose(&scene.machine(), &mut given).unwrap();
+    let why = compose(&scene.machine(), &chosen, false, scene.source.path()).unwrap_err().to_string();
+    assert!(why.contains("hands mail back to the first instance"), "{why}");
+}
+
+#[test]
+fn times_that_do_not_fit_are_told() {
+    let said = |name: &str, files: &[(&str, &str)]| {
+        let scene = postfix(name);
+        for (path, line) in files {
+            let there = fs::read_to_string(scene.fixture.at(path)).unwrap_or_default();
+            scene.fixture.file(path, &format!("{there}{line}\n"));
+        }
+        scene.plan().plan.warnings.join("\n")
+    };
+    let main_cf = "/etc/postfix/main.cf";
+    let toml = "/etc/checkpost/checkpost.toml";
+    for name in ["postfix", "postfix before", "postfix after", "postfix pipe", "sendmail", "sendmail, open"] {
+        assert_eq!(said(name, &[]), "", "{name}");
+    }
+    let short = said("postfix before", &[(main_cf, "smtpd_proxy_timeout = 60s")]);
+    assert!(short.contains("smtpd_proxy_timeout is 60s, and Checkpost may take 90s"), "{short}");
+    let way = |kind: &str, more: &str| format!("[[way]]\nkind = \"{kind}\"\n{more}\n");
+    let long = way("postfix-before-queue", "check_timeout = \"80s\"");
+    let long = said("postfix before", &[(toml, &long)]);
+    assert!(long.contains("may take 125s (check_timeout 80s and hop_final_timeout 45s)"), "{long}");
+    let long = way("postfix-milter", "check_timeout = \"5m\"\nmta_timeout = \"10m\"");
+    assert!(said("postfix", &[(toml, &long)]).contains("milter_content_timeout is 300s"));
+    assert_eq!(said("postfix", &[(toml, &long), (main_cf, "milter_content_timeout = 10m")]), "");
+    // Of a file in conf.d, too.
+    let long = way(
+        "postfix-after-queue",
+        "hop_final_timeout = \"20m\"\nlisten = \"127.0.0.1:10025\"\nprotocol = \"lmtp\"\nhop_protocol = \"smtp\"\n\
+         next_hop = \"127.0.0.1:10026\"",
+    );
+    let long = said("postfix after, outside", &[("/etc/checkpost/conf.d/after.toml", &long)]);
+    assert!(long.contains("lmtp_data_done_timeout is 1200s, and Checkpost may take 1290s"), "{long}");
+    let long = said("postfix pipe", &[("/etc/checkpost/pipe.conf", "check_time = 1200s")]);
+    assert!(long.contains("command_time_limit is 1000s, and Checkpost may take 1200s (check_time 1200s)"), "{long}");
+    let long = way("sendmail-milter", "check_timeout = \"5m\"\nmta_timeout = \"10m\"");
+    let long = said("sendmail", &[(toml, &long)]);
+    assert!(
+        long.contains("T=E: of the filter in /etc/mail/sendmail.mc is 300s, and Checkpost may take 300s"),
+        "{long}"
+    );
 }

@@ -10,6 +10,7 @@
 
 mod answers;
 mod change;
+mod limit;
 mod look;
 mod mta;
 pub mod recipe;
@@ -17,5 +18,6 @@ pub mod text;
 
 pub use answers::{Answers, Choice, Question, WHEN_DOWN};
 pub use change::{Change, Command, Owner, What, shell};
+pub use limit::{Limit, Span};
 pub use look::{About, FileKind, Look, LookError, Said};
 pub use mta::{Fact, Found, Method, Mta, Obstacle, Plan, Socket, Submission};

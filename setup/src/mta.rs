@@ -3,7 +3,7 @@
 use checkpost_core::Abilities;
 use serde::Serialize;
 
-use crate::{Answers, Change, Command, Look, LookError, Question};
+use crate::{Answers, Change, Command, Limit, Look, LookError, Question};
 
 /// One MTA, as `configure_mta` knows it.
 pub trait Mta: Sync {
@@ -121,7 +121,9 @@ pub struct Plan {
     pub settle: Vec<Command>,
     /// Has the MTA try mail again that waits in its queue.
     pub flush: Vec<Command>,
-    /// What does not fit together, such as times: found again by `check`.
+    /// How long the MTA waits: compared with Checkpost's own times, now and by `check`.
+    pub limits: Vec<Limit>,
+    /// What does not fit together: found again by `check`.
     pub warnings: Vec<String>,
     /// What happens to mail meanwhile, and what is restarted.
     pub meanwhile: String,

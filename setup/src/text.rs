@@ -101,6 +101,14 @@ pub fn with_setting(text: &str, key: &str, value: &str) -> String {
     format!("{text}{gap}{new}")
 }
 
+/// What such a file sets a key to; a value may stand in double quotes.
+pub fn setting(text: &str, key: &str) -> Option<String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    let value = pairs.filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim()).next_back()?;
+    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+    Some(bare.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +138,8 @@ mod tests {
         assert_eq!(with_setting("", "a", "1"), "a = 1\n");
         assert_eq!(with_setting("# a = 0\na=0\nb = 2", "a", "1"), "# a = 0\na = 1\nb = 2");
         assert_eq!(with_setting("b = 2", "a", "1"), "b = 2\na = 1\n");
+        let text = "# a = 0\na = 1\nb = \"2\"\n";
+        assert_eq!(["a", "b", "c"].map(|key| setting(text, key)), [Some("1".into()), Some("2".into()), None]);
     }
 
     #[test]

@@ -157,8 +157,9 @@ pub const RECIPES: [Recipe<Step>; 4] = [
             Step::Service {
                 service: "checkpost/unix",
                 entry: "checkpost unix - - n - 10 lmtp -o lmtp_send_xforward_command=yes \
-                        -o disable_mime_output_conversion=yes -o lmtp_generic_maps=",
-                why: "the client towards Checkpost: LMTP, so that each recipient has an answer of its own",
+                        -o disable_mime_output_conversion=yes -o lmtp_generic_maps= -o lmtp_data_done_timeout=1200s",
+                why: "the client towards Checkpost: LMTP, so that each recipient has an answer of its own; it waits until \
+                      Checkpost has checked a mail and handed it on",
             },
             Step::Main {
                 name: "receive_override_options",

@@ -3,7 +3,8 @@
 
 use checkpost_setup::text::{self, Marks, Place};
 use checkpost_setup::{
-    Answers, Change, Command, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, WHEN_DOWN, What,
+    Answers, Change, Command, Found, Limit, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, Span,
+    WHEN_DOWN, What,
 };
 
 use super::{RECIPES, Step};
@@ -20,6 +21,11 @@ const METHODS: [Method; 1] = [Method {
     abilities: crate::MILTER.abilities,
     questions: &[WHEN_DOWN],
 }];
+
+/// E of the recipe's line, in seconds. Signs of life renew Sendmail's other times, not this one: from the end of a mail to our
+/// answer (libmilter/README).
+const UNTIL_ANSWERED: u64 = 300;
+const SPANS: &[Span] = &[Span::of_way("check_timeout", 90)];
 
 const MC: &str = "/etc/mail/sendmail.mc";
 const CF: &str = "/etc/mail/sendmail.cf";
@@ -151,6 +157,8 @@ impl Mta for Sendmail {
         };
         let line = inside.lines().find_map(|line| line.split("`checkpost', `").nth(1)?.strip_suffix("')dnl"));
         let built = format!("Xcheckpost, {}", line.unwrap_or_default());
+        let name = format!("T=E: of the filter in {MC}");
+        plan.limits.push(Limit { name, seconds: UNTIL_ANSWERED, spans: SPANS, margin: 10 });
         let cf = look.text(CF)?.unwrap_or_default();
         let is_built = cf.lines().any(|line| line == built);
         plan.changes.extend(Change::write(MC, Some(&mc), &new, Owner::root(), 0o644, &why));
@@ -181,6 +189,13 @@ fn others(mc: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_until_our_answer_is_the_recipes() {
+        let [recipe] = &RECIPES;
+        let Step::Lines { text, .. } = recipe.steps[0] else { panic!("lines come first") };
+        assert!(text.contains(";E:5m'") && UNTIL_ANSWERED == 5 * 60, "{text}");
+    }
 
     #[test]
     fn other_filters_are_known_by_their_names() {

@@ -1,0 +1,69 @@
+//! How long an MTA waits for an answer, and what of Checkpost's must fit into that time.
+
+use serde::Serialize;
+
+/// A time that the MTA waits. Who knows Checkpost's configuration compares: [`Limit::warning`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// The MTA's own name of it: `milter_content_timeout`.
+    pub name: String,
+    /// So long it waits.
+    pub seconds: u64,
+    /// What Checkpost may take meanwhile, one after the other.
+    pub spans: &'static [Span],
+    /// So much earlier Checkpost must have answered.
+    pub margin: u64,
+}
+
+/// A time that Checkpost may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// The key that sets it.
+    pub key: &'static str,
+    /// The settings file of a small program, lines `key = value`; `None`: the way in checkpost.toml.
+    pub file: Option<&'static str>,
+    /// In seconds, where the key is not set.
+    pub default: u64,
+}
+
+impl Span {
+    /// A key of the way.
+    pub const fn of_way(key: &'static str, default: u64) -> Self {
+        Self { key, file: None, default }
+    }
+}
+
+impl Limit {
+    /// Why it does not fit, if it does not; `taken`: how long each of [`Limit::spans`] is, in their order.
+    pub fn warning(&self, taken: &[u64]) -> Option<String> {
+        let sum: u64 = taken.iter().sum();
+        if sum + self.margin <= self.seconds {
+            return None;
+        }
+        let spans = self.spans.iter().zip(taken);
+        let spans: Vec<String> = spans.map(|(span, seconds)| format!("{} {seconds}s", span.key)).collect();
+        Some(format!(
+            "{} is {}s, and Checkpost may take {sum}s ({}): the mail server would give up first. {}s are to be left; raise \
+             the first, or lower the others",
+            self.name,
+            self.seconds,
+            spans.join(" and "),
+            self.margin
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_must_fit_with_something_left() {
+        const SPANS: &[Span] = &[Span::of_way("check_timeout", 45), Span::of_way("hop_final_timeout", 45)];
+        let limit = |seconds| Limit { name: "smtpd_proxy_timeout".into(), seconds, spans: SPANS, margin: 5 };
+        assert_eq!(limit(95).warning(&[45, 45]), None);
+        let said = limit(94).warning(&[45, 45]).unwrap();
+        assert!(said.contains("smtpd_proxy_timeout is 94s"), "{said}");
+        assert!(said.contains("90s (check_timeout 45s and hop_final_timeout 45s)"), "{said}");
+    }
+}
