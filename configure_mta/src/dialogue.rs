@@ -77,7 +77,8 @@ impl Prompt for Terminal<'_> {
             return self.given.choose(key, ask, choices, default);
         }
         let width = choices.iter().map(|(value, _)| value.len()).max().unwrap_or(0);
-        let lines: Vec<String> = choices.iter().map(|(value, about)| format!("{value:width$}  {about}")).collect();
+        let lines: Vec<String> =
+            choices.iter().map(|(value, about)| format!("{value:width$}  {about}").trim_end().to_owned()).collect();
         let chosen = inquire::Select::new(ask, lines)
             .with_starting_cursor(default)
             .without_filtering()
@@ -167,10 +168,9 @@ pub fn choose(look: &dyn Look, prompt: &mut dyn Prompt) -> io::Result<Chosen> {
     let chosen = prompt.choose("mta", "Which mail server?", &choices, running)?;
     let (mta, found) = all.into_iter().nth(chosen).ok_or(io::ErrorKind::NotFound)?;
     let methods: Vec<&Method> = mta.methods().iter().collect();
-    let choices: Vec<_> = methods.iter().map(|method| (method.name.to_owned(), method.about.to_owned())).collect();
-    if choices.len() > 1 {
-        prompt.tell(&show::abilities(mta.methods()));
-    }
+    // The paragraphs above the list say the rest.
+    let choices: Vec<_> = methods.iter().map(|method| (method.name.to_owned(), String::new())).collect();
+    prompt.tell(&show::ways(mta.methods()));
     let chosen = prompt.choose("method", "How is Checkpost to get its mail?", &choices, 0)?;
     let method = methods[chosen];
     let mut answers = BTreeMap::new();
@@ -180,10 +180,15 @@ pub fn choose(look: &dyn Look, prompt: &mut dyn Prompt) -> io::Result<Chosen> {
     let clamd = look.about(own::CLAMD).map_err(io::Error::other)?.is_some_and(|about| about.kind == FileKind::Socket);
     let has = own::has_clamd(look).map_err(io::Error::other)?;
     if clamd || has {
-        let choices = [("clamd", "ClamAV's daemon, which was found"), ("none", "Checkpost's own checks alone")];
+        let choices = [
+            ("clamd", "ClamAV's daemon, which was found, beside Checkpost's own checks"),
+            ("none", "Checkpost's own checks alone: test strings, rules for attachments"),
+        ];
         let choices = choices.map(|(value, about)| (value.to_owned(), about.to_owned()));
         let chosen = prompt.choose("scanner", "Which virus scanner?", &choices, 0)?;
         answers.insert("scanner".into(), choices[chosen].0.clone());
+    } else {
+        prompt.tell(&format!("Scanners: {}\n", show::NO_SCANNER));
     }
     Ok(Chosen { mta, found, method, answers: Answers(answers) })
 }

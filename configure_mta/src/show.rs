@@ -4,11 +4,15 @@ use std::fmt::Write;
 
 use checkpost_core::Abilities;
 use checkpost_core::abilities::{Refusal, Replies};
-use checkpost_setup::{Change, Command, Found, Method, What};
+use checkpost_setup::{Change, Command, Found, Method, WHEN_DOWN, What};
 
 use crate::compose::{Chosen, Composed};
 use crate::engine::Setup;
 use crate::undo::diff;
+
+/// Without a virus scanner.
+pub const NO_SCANNER: &str = "no virus scanner is used. Checkpost's own filter knows the test strings and rules for \
+                              attachments only; clamav-daemon is used when it is there";
 
 /// What was found of an MTA.
 pub fn found(title: &str, found: &Found, methods: &[Method]) -> String {
@@ -61,11 +65,13 @@ pub fn plan(chosen: &Chosen, composed: &Composed) -> String {
     if !composed.setup.is_empty() {
         let _ = writeln!(text, "\nMeanwhile: {}.", composed.plan.meanwhile);
         let _ = writeln!(text, "While Checkpost is down: {}.", chosen.method.when_down);
+        if chosen.method.questions.contains(&WHEN_DOWN) {
+            let answer = chosen.answers.to(&WHEN_DOWN);
+            let about = WHEN_DOWN.choices.iter().find(|choice| choice.value == answer).map(|choice| choice.about);
+            let _ = writeln!(text, "Chosen: {}.", about.unwrap_or(answer));
+        }
         if composed.setup.begin.answers.get("scanner").is_none_or(|scanner| scanner != "clamd") {
-            text.push_str(
-                "Scanners: none was chosen. Checkpost's own filter knows the test strings and attachment rules only; \
-                 install clamav-daemon for viruses.\n",
-            );
+            let _ = writeln!(text, "Scanners: {NO_SCANNER}");
         }
     }
     for note in &composed.plan.notes {
@@ -100,55 +106,118 @@ fn details(change: &Change) -> String {
     }
 }
 
-/// The table of what each way can do.
-pub fn abilities(methods: &[Method]) -> String {
-    let yes = |has: bool| if has { "yes" } else { "no" };
-    type Row = (&'static str, fn(&Abilities) -> &'static str);
-    let rows: [Row; 9] = [
-        ("refused mail", |a| match a.refusal {
-            Refusal::InSession => "told in session",
-            Refusal::Bounces => "bounce or quarantine",
-        }),
-        ("answers", |a| match a.replies {
-            Replies::PerMessage => "one a mail",
-            Replies::PerRecipient => "one a recipient",
-        }),
-        ("edit header fields", |_| ""),
-        ("edit the body", |_| ""),
-        ("leave recipients out", |_| ""),
-        ("add recipients", |_| ""),
-        ("contents by recipient", |_| ""),
-        ("discard", |_| ""),
-        ("hold in the MTA's queue", |_| ""),
-    ];
-    let has = |abilities: &Abilities, row: usize| match row {
-        2 => yes(abilities.edit_headers),
-        3 => yes(abilities.edit_body),
-        4 => yes(abilities.drop_recipients),
-        5 => yes(abilities.add_recipients),
-        6 => yes(abilities.contents_by_recipient),
-        7 => yes(abilities.discard),
-        _ => yes(abilities.hold),
+/// Each way in a paragraph: what it is, what it can and cannot do, and what becomes of mail without Checkpost.
+pub fn ways(methods: &[Method]) -> String {
+    let all: Vec<_> = methods.iter().map(|method| abilities_of(&method.abilities)).collect();
+    // What all of them can is said once.
+    let common = |name: &str| methods.len() > 1 && all.iter().flatten().all(|(other, has)| *other != name || *has);
+    let names = |list: &[(&'static str, bool)], wanted: bool| {
+        let names = list.iter().filter(|(name, has)| *has == wanted && !common(name)).map(|(name, _)| *name);
+        names.collect::<Vec<_>>().join(", ")
     };
-    let width = methods.iter().map(|method| method.name.len()).max().unwrap_or(0).max(20);
-    let mut table = String::new();
-    // More columns do not fit into a window.
-    for methods in methods.chunks(3) {
-        let _ = write!(table, "{}{:24}", if table.is_empty() { "" } else { "\n\n" }, "");
-        for method in methods {
-            let _ = write!(table, " {:width$}", method.name);
-        }
-        for (i, (title, word)) in rows.iter().enumerate() {
-            let _ = write!(table, "\n{title:24}");
-            for method in methods {
-                let word = word(&method.abilities);
-                let _ = write!(table, " {:width$}", if word.is_empty() { has(&method.abilities, i) } else { word });
+    let mut text = String::new();
+    for (i, method) in methods.iter().enumerate() {
+        let advice = if i == 0 && methods.len() > 1 { " (take this unless there is a reason)" } else { "" };
+        text.push_str(&wrapped("", &format!("{}{advice}: {}", method.name, method.about)));
+        text.push_str(&wrapped("  refused:", refused(&method.abilities)));
+        for (title, wanted) in [("  can:", true), ("  cannot:", false)] {
+            let names = names(&all[i], wanted);
+            if !names.is_empty() {
+                text.push_str(&wrapped(title, &names));
             }
         }
+        text.push_str(&wrapped("  down:", method.when_down));
     }
-    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    for method in methods {
-        let _ = writeln!(text, "\n{}: {}\n  while Checkpost is down: {}", method.name, method.about, method.when_down);
+    let shared: Vec<&str> = all.iter().take(1).flatten().map(|(name, _)| *name).filter(|name| common(name)).collect();
+    if !shared.is_empty() {
+        text.push_str(&wrapped("all of them can:", &shared.join(", ")));
     }
     text
+}
+
+/// What becomes of mail that is refused.
+fn refused(abilities: &Abilities) -> &'static str {
+    match abilities.refusal {
+        Refusal::InSession => "the sending server is told in its session",
+        Refusal::Bounces => "it was taken already: a bounce where that is safe, else quarantine",
+    }
+}
+
+/// What a way can do or not, in the order in which it is told.
+fn abilities_of(abilities: &Abilities) -> [(&'static str, bool); 8] {
+    [
+        ("an answer for each recipient", abilities.replies == Replies::PerRecipient),
+        ("edit header fields", abilities.edit_headers),
+        ("edit the body", abilities.edit_body),
+        ("leave recipients out", abilities.drop_recipients),
+        ("add recipients", abilities.add_recipients),
+        ("other contents for other recipients", abilities.contents_by_recipient),
+        ("discard", abilities.discard),
+        ("hold in the mail server's queue", abilities.hold),
+    ]
+}
+
+/// A paragraph of at most 80 columns, behind a title.
+fn wrapped(title: &str, words: &str) -> String {
+    let (mut text, mut line) = (String::new(), title.to_owned());
+    for word in words.split(' ') {
+        if line.len() + 1 + word.len() > 80 {
+            text.push_str(&line);
+            text.push('\n');
+            line = "   ".into();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    format!("{text}{line}\n")
+}
+
+/// The table of what each way can do.
+pub fn abilities(methods: &[Method]) -> String {
+    let refusal = |abilities: &Abilities| match abilities.refusal {
+        Refusal::InSession => "in session",
+        Refusal::Bounces => "by bounce",
+    };
+    let word = |has| if has { "yes" } else { "no" };
+    let columns: Vec<Vec<&str>> = methods
+        .iter()
+        .map(|method| {
+            let rest = abilities_of(&method.abilities).map(|(_, has)| word(has));
+            [method.name, refusal(&method.abilities)].into_iter().chain(rest).collect()
+        })
+        .collect();
+    let titles = ["", "refused mail"].into_iter();
+    let titles: Vec<&str> = titles
+        .chain(methods.iter().take(1).flat_map(|method| abilities_of(&method.abilities)).map(|(title, _)| title))
+        .collect();
+    let width = |column: &[&str]| column.iter().map(|cell| cell.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    // More columns do not fit into a window.
+    for columns in columns.chunks(3) {
+        for (row, title) in titles.iter().enumerate() {
+            let mut line = format!("{title:first$}", first = width(&titles));
+            for column in columns {
+                let _ = write!(line, "  {:width$}", column[row], width = width(column));
+            }
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text.push('\n');
+    }
+    text.push_str("(by bounce: where that is safe, else the mail goes to quarantine)\n\n");
+    text + &ways(methods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_stay_within_the_screen() {
+        assert_eq!(wrapped("  can:", "one, two"), "  can: one, two\n");
+        let long = wrapped("  can:", &"word ".repeat(40));
+        assert!(long.lines().count() > 2 && long.lines().all(|line| line.len() <= 80), "{long}");
+        assert!(long.lines().skip(1).all(|line| line.starts_with("    word")), "{long}");
+    }
 }

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixtures;
-mod terminal;
 
 use std::fs;
+use std::process::Command;
 
+use checkpost_tests::Terminal;
 use fixtures::Fixture;
-use terminal::Terminal;
 
 const DOWN: &str = "\x1b[B";
 
@@ -27,7 +27,9 @@ fn qmail() -> Fixture {
 
 fn start(fixture: &Fixture) -> Terminal {
     let bin = fixture.at("/opt");
-    Terminal::start(&[bin.join("configure_mta").to_str().unwrap(), "--root", fixture.folder.path().to_str().unwrap()])
+    let mut command = Command::new(bin.join("configure_mta"));
+    command.arg("--root").arg(fixture.folder.path());
+    Terminal::start(&command, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/screens")).unwrap()
 }
 
 #[test]
@@ -38,7 +40,7 @@ fn a_person_is_led_to_the_end() {
     terminal.types(DOWN);
     terminal.until(|screen| screen.contains("> qmail-queue/variable"));
     terminal.types("\x1b[A");
-    terminal.until(|screen| screen.contains("> qmail-queue  "));
+    terminal.until(|screen| screen.contains("> qmail-queue\n"));
     terminal.types("\r");
     terminal.shows("What becomes of mail", "2-when-down");
     terminal.types("\r");
@@ -73,4 +75,22 @@ fn leaving_at_any_question_changes_nothing() {
             assert_eq!(after, before, "{stop} {key:?}");
         }
     }
+}
+
+#[test]
+fn who_has_a_scanner_is_asked_whether_to_use_it() {
+    let fixture = qmail();
+    fs::create_dir_all(fixture.at("/run/clamav")).unwrap();
+    let _clamd = std::os::unix::net::UnixListener::bind(fixture.at("/run/clamav/clamd.ctl")).unwrap();
+    let mut terminal = start(&fixture);
+    terminal.until(|screen| screen.contains("How is Checkpost"));
+    terminal.types("\r");
+    terminal.until(|screen| screen.contains("What becomes of mail"));
+    terminal.types("\r");
+    terminal.shows("Which virus scanner?", "scanner");
+    terminal.types("\r");
+    terminal.until(|screen| screen.contains("Make these changes?"));
+    assert!(terminal.lines().contains("+[filter.clamd]"), "{terminal:?}");
+    terminal.types("n\r");
+    assert_eq!(terminal.ends(), Some(1));
 }

@@ -31,8 +31,11 @@ pub const WHEN_DOWN: Question = Question {
     key: "when_down",
     ask: "What becomes of mail while Checkpost does not answer?",
     choices: &[
-        Choice { value: "closed", about: "it waits: senders are told to try again later, nothing passes unscanned" },
-        Choice { value: "open", about: "it passes UNSCANNED" },
+        Choice {
+            value: "closed",
+            about: "fail-closed: it waits, at the sender or in the queue, and nothing passes unscanned",
+        },
+        Choice { value: "open", about: "fail-open: it passes UNSCANNED" },
     ],
     default: "closed",
 };

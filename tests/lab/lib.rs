@@ -34,6 +34,7 @@ mod sendmail;
 mod sink;
 mod skip;
 mod stuck;
+mod terminal;
 pub mod zmailer;
 
 pub use clamd::Clamd;
@@ -50,3 +51,4 @@ pub use sendmail::Sendmail;
 pub use sink::Sink;
 pub use skip::{Skip, skip};
 pub use stuck::StuckClamd;
+pub use terminal::Terminal;
