@@ -45,6 +45,8 @@ pub fn program(name: &str) -> PathBuf {
                 "--package",
                 "configure_mta",
                 "--package",
+                "checkpost-pipe",
+                "--package",
                 "checkpost-zmailer",
                 "--package",
                 "checkpost-exim-local-scan",

@@ -44,7 +44,7 @@ impl Host {
 
     pub(crate) fn shell(&self, run: &str) -> String {
         let output = self.root.command("sh").args(["-ec", run]).output().unwrap();
-        assert!(output.status.success(), "{run}: {output:?}");
+        assert!(output.status.success(), "{run}: {output:?}\n{}", self.said());
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -100,6 +100,7 @@ impl Host {
             "/var/lib/exim4",
             "/var/lib/configure_mta",
             "/var/spool/postfix/checkpost",
+            "/var/spool/postfix-out/checkpost",
         ] {
             walk(&self.root, &format!("{top}{folder}"), &mut all);
         }

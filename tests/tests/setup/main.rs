@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod check;
+mod dialogue;
 mod disk;
 mod exim;
 mod folder;
 mod host;
+mod instances;
 mod others;
 mod postfix;
 mod signals;
