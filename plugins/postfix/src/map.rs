@@ -1,4 +1,4 @@
-//! What Postfix can be told: the abilities of its three ways in.
+//! What Postfix can be told: the abilities of its four ways in.
 
 use checkpost_core::Abilities;
 use checkpost_core::abilities::{Refusal, Replies};

@@ -1,7 +1,7 @@
-//! `configure_mta check` on a real Postfix: silent when all is well, and what it says when not. And filters of others, before
-//! and after ours.
+//! `configure_mta check` on real mail servers, as by cron: one line when all is well, and what it says when not. And filters of
+//! others, before and after ours.
 
-use checkpost_tests::{Daemon, Postfix, program};
+use checkpost_tests::{Courier, Daemon, Postfix, Sendmail, program};
 
 use crate::host::{Host, SOON, clean, infected, same};
 use crate::postfix::{MILTER, postfix};
@@ -60,6 +60,52 @@ fn all_is_well_in_one_line_and_each_trouble_is_told() {
     ] {
         tells(&host, breaks, mends, expected);
     }
+}
+
+/// A key of the way in checkpost.toml, and without it again.
+fn key(line: &str) -> [String; 2] {
+    let edit = |script: &str| format!("sed -i '{script}' /etc/checkpost/checkpost.toml");
+    [edit(&format!("/^kind/a {line}")), edit(&format!("/^{line}$/d"))]
+}
+
+#[test]
+fn the_times_of_every_way_of_postfix_are_compared() {
+    for (way, limit, expected) in [
+        ("postfix-before-queue", "smtpd_proxy_timeout", "60s, and Checkpost may take 90s"),
+        ("postfix-pipe", "checkpost_time_limit", "60s, and Checkpost may take 120s (check_time 120s)"),
+    ] {
+        let Some(host) = Host::start(&postfix(), MILTER) else { return };
+        host.expect(0, &["apply", way, "--yes", "--no-prove"]);
+        let [set, unset] = [format!("postconf -e {limit}=60s"), format!("postconf -X {limit}")];
+        tells(&host, &set, &unset, &format!("{limit} is {expected}"));
+    }
+    let Some(host) = Host::start(&postfix(), MILTER) else { return };
+    host.expect(0, &["apply", "postfix-after-queue", "--yes", "--no-prove"]);
+    let [set, unset] = key("hop_final_timeout = \"20m\"");
+    tells(&host, &set, &unset, "lmtp_data_done_timeout is 1200s, and Checkpost may take 1290s");
+}
+
+#[test]
+fn sendmails_time_and_filters_are_looked_at() {
+    let Some(host) = Host::start(&Sendmail::new(), Some("/run/checkpost")) else { return };
+    host.expect(0, &["apply", "--yes", "--no-prove"]);
+    assert_eq!(host.expect(0, &["check"]).trim(), "ok   sendmail-milter of sendmail: all is in place");
+    let [set, unset] = key("check_timeout = \"5m\"");
+    tells(&host, &set, &unset, "is 300s, and Checkpost may take 300s (check_timeout 300s)");
+    let line = "INPUT_MAIL_FILTER(`other'\\'', `S=inet:8891@localhost'\\'')dnl";
+    let come = format!("cp -p /etc/mail/sendmail.mc /tmp/mc; echo '{line}' >> /etc/mail/sendmail.mc");
+    tells(&host, &come, "cp -p /tmp/mc /etc/mail/sendmail.mc", "another filter came into the path: other");
+}
+
+#[test]
+fn couriers_socket_and_filters_are_looked_at() {
+    let Some(host) = Host::start(&Courier::new(), None) else { return };
+    host.expect(0, &["apply", "--yes", "--no-prove"]);
+    assert_eq!(host.expect(0, &["check"]).trim(), "ok   courierfilter of courier: all is in place");
+    let expected = "courier.sock can be reached by courier: ";
+    tells(&host, "chmod 0700 /run/checkpost", "chmod 0755 /run/checkpost", expected);
+    let expected = "another filter came into the path: dupfilter";
+    tells(&host, "filterctl start dupfilter", "filterctl stop dupfilter", expected);
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Mta for Postfix {
         let mut plan = Plan {
             way: ports.in_text(recipe.way).replace("/var/spool/postfix", queue),
             check: vec![conf.postfix("check")],
-            activate: vec![conf.if_running("reload")],
+            activate: vec![conf.reload(queue)],
             flush: vec![conf.command("postqueue", &["-f"])],
             meanwhile: "Postfix is reloaded, not stopped: sessions that are open go on, and no mail is lost or refused"
                 .into(),

@@ -139,8 +139,13 @@ impl Steps<'_> {
         let value = self.ports.in_text(value);
         for front in self.fronts {
             let there = self.conf.option(front, name)?;
-            // A limit of the administrator's own stays.
-            if name == "smtpd_client_connection_count_limit" && there.is_some() {
+            let is_set = there.as_deref().is_some_and(|there| match name {
+                // A limit of the administrator's own stays.
+                "smtpd_client_connection_count_limit" => true,
+                OVERRIDES => list::has_word(there, &value),
+                _ => there == value,
+            });
+            if is_set {
                 continue;
             }
             let value = if name == OVERRIDES {
@@ -149,12 +154,7 @@ impl Steps<'_> {
             } else {
                 value.clone()
             };
-            let same = there.as_deref().is_some_and(|there| {
-                there == value || name == OVERRIDES && list::with_word(there, &value) == list::with_word("", there)
-            });
-            if !same {
-                plan.changes.push(self.conf.edit("master.cf", &["-P", &format!("{front}/{name}={value}")], why));
-            }
+            plan.changes.push(self.conf.edit("master.cf", &["-P", &format!("{front}/{name}={value}")], why));
         }
         Ok(())
     }
