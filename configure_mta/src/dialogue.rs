@@ -160,7 +160,8 @@ pub fn choose(look: &dyn Look, prompt: &mut dyn Prompt) -> io::Result<Chosen> {
     }
     let about = |found: &Found| match found.running {
         Some(true) => "running".to_owned(),
-        _ => "not running".to_owned(),
+        Some(false) => "not running".to_owned(),
+        None => String::new(),
     };
     let choices: Vec<_> = all.iter().map(|one| (name(one), about(&one.1))).collect();
     // What runs, unless something else is said.

@@ -38,6 +38,10 @@ fn each_instance_is_found() {
     assert!(said.contains("instance /etc/postfix-out, running"), "{said}");
     assert!(said.contains("queue directory: /var/spool/postfix-out"), "{said}");
     assert!(said.contains("address: 127.0.0.2:25"), "probes must go to the right one: {said}");
+    // Who is not root cannot tell whether it runs.
+    let output = host.root.command_as("alice", "/opt/checkpost/configure_mta").arg("detect").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("instance /etc/postfix-out\n") && !said.contains("running"), "{said}");
 }
 
 #[test]

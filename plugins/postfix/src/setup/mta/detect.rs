@@ -26,7 +26,7 @@ fn one(conf: &Conf<'_>, instance: Option<&str>) -> Result<Found, LookError> {
         return Ok(found);
     };
     found.version = Some(version.trim().to_owned());
-    found.running = Some(conf.run("postfix", &["status"])?.is_some());
+    found.running = running(conf)?;
     found.knows("configuration", &*conf.folder);
     found.knows("queue directory", conf.value("queue_directory")?);
     let fronts = doors(conf, &mut found)?;
@@ -35,6 +35,14 @@ fn one(conf: &Conf<'_>, instance: Option<&str>) -> Result<Found, LookError> {
     let first = destinations.split([' ', ',', '\t']).find(|word| word.contains('.') && !word.contains(['/', ':']));
     found.domain = Some(first.map_or(conf.value("myhostname")?, str::to_owned));
     Ok(found)
+}
+
+/// postfix(1) answers root alone, and refuses others with the code of "not running".
+fn running(conf: &Conf<'_>) -> Result<Option<bool>, LookError> {
+    let runs = conf.run("postfix", &["status"])?.is_some();
+    let user = conf.look.run(&["id", "-u"])?;
+    let is_root = user.is_none_or(|user| user.out.trim() == "0");
+    Ok((runs || is_root).then_some(runs))
 }
 
 /// The services that talk to clients at the SMTP port.
