@@ -11,6 +11,7 @@ use crate::own;
 /// Where the configuration is.
 pub const CONFIG: &str = "/etc/checkpost/checkpost.toml";
 const UNIT: &str = "/etc/systemd/system/checkpost.service";
+const PACKAGED: &str = "/lib/systemd/system/checkpost.service";
 /// What `systemctl enable` makes of the unit.
 const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/checkpost.service";
 const DROP_IN: &str = "/etc/systemd/system/checkpost.service.d";
@@ -152,7 +153,7 @@ fn start(
     let runs = live && service.runs(look)?;
     match service {
         Service::Systemd => {
-            let packaged = look.exists("/lib/systemd/system/checkpost.service")?;
+            let packaged = look.exists(PACKAGED)?;
             if !packaged && !look.exists(UNIT)? {
                 let unit = include_str!("../../packaging/checkpost.service");
                 changes.extend(Change::write(UNIT, None, unit, Owner::root(), 0o644, "how systemd starts the daemon"));
@@ -173,12 +174,13 @@ fn start(
             }
             if live && !runs {
                 let on = "systemctl daemon-reload && systemctl enable --now checkpost";
-                let off = Command::new(["systemctl", "disable", "--now", "checkpost"]);
+                let off = switch_off("systemctl disable --now checkpost");
                 changes.push(switched(Command::shell("start the service", on), off, why));
             }
             if !live && look.about(ENABLED)?.is_none() {
                 // For a system that does not run it does its work on files alone.
-                let [on, off] = ["enable", "disable"].map(|word| Command::new(["systemctl", word, "checkpost"]));
+                let on = Command::new(["systemctl", "enable", "checkpost"]);
+                let off = switch_off("systemctl disable checkpost");
                 changes.push(switched(on, off, "it is started with the machine"));
             }
         }
@@ -217,6 +219,11 @@ fn start(
         }
     }
     Ok((changes, part))
+}
+
+/// An undo that was cut off when the unit was gone already must not fail for that.
+fn switch_off(run: &str) -> Command {
+    Command::shell("switch the service off", format!("if [ -e {UNIT} ] || [ -e {PACKAGED} ]; then {run}; fi"))
 }
 
 fn switched(on: Command, off: Command, why: &str) -> Change {
