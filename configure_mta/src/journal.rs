@@ -138,7 +138,7 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Journals {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why the journals cannot be used.
@@ -177,10 +177,18 @@ impl Journals {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let file = File::options().create(true).append(true).mode(0o600).custom_flags(flags).open(&lock).map_err(io)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { folder, _lock: file }),
+            Ok(()) => Ok(Self { folder, lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::Busy(lock)),
             Err(error) => Err(io(error.into())),
         }
+    }
+
+    /// The lock itself, for another process to keep.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn share(&self) -> Result<File, JournalError> {
+        self.lock.try_clone().map_err(|error| JournalError::Io(self.folder.join("lock"), error))
     }
 
     /// To look only: what the journals of a tree say, lowest first. None if there are none, or they are not ours to read.

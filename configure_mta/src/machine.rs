@@ -1,5 +1,7 @@
 //! A machine, or a folder that holds one: its files ([`Tree`]) and its programs ([`Tools`]). It knows no MTA.
 
+use std::cell::OnceCell;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,19 +30,29 @@ pub trait Tools {
 #[derive(Debug)]
 pub struct Programs {
     root: PathBuf,
+    lock: OnceCell<File>,
 }
 
 impl Programs {
     /// Those below `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), lock: OnceCell::new() }
+    }
+
+    /// From now on a program that runs keeps this lock as well: should we be killed, nobody puts things back while it is
+    /// still at work on them.
+    pub fn hold(&self, lock: File) {
+        // One for all.
+        let _ = self.lock.set(lock);
     }
 }
 
 impl Tools for Programs {
     fn run(&self, command: &[String], seconds: u32) -> io::Result<Option<Said>> {
         let mut run = std::process::Command::new("timeout");
-        run.args(["--kill-after=5", &seconds.to_string()]);
+        // The lock is timeout(1)'s standard input, and so as long as the program's, and not that of a daemon it starts.
+        let input = self.lock.get().map_or_else(|| Ok(Stdio::null()), |lock| lock.try_clone().map(Stdio::from))?;
+        run.args(["--kill-after=5", &seconds.to_string(), "sh", "-c", "exec \"$@\" < /dev/null", "run"]);
         if self.root != Path::new("/") {
             run.arg("chroot").arg(&self.root);
         }
@@ -53,10 +65,10 @@ impl Tools for Programs {
             .env("HOME", "/root")
             .current_dir("/")
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(input)
             .output()?;
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        // timeout(1) and chroot(8) both say so.
+        // sh(1), timeout(1) and chroot(8) all say so.
         if output.status.code() == Some(127) {
             return Ok(None);
         }

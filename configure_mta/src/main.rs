@@ -147,7 +147,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let tree = Tree::open(&common.root)?;
     let programs = Programs::new(&common.root);
     let machine = Machine { tree: &tree, tools: &programs };
-    let session = Session { common, machine, source: source()?, signals: Signals::watch()? };
+    let session = Session { common, machine, programs: &programs, source: source()?, signals: Signals::watch()? };
     let mut given = Given { answers: answers(common)? };
     match &arguments.command {
         Some(Command::Detect) => session.detect(),
@@ -176,6 +176,7 @@ const PROVE: &str = "Send test mails through it? Checkpost is stopped for a mome
 struct Session<'a> {
     common: &'a Common,
     machine: Machine<'a>,
+    programs: &'a Programs,
     /// The folder with Checkpost's programs.
     source: PathBuf,
     signals: Signals,
@@ -236,6 +237,7 @@ impl Session<'_> {
     fn apply(&self, given: &mut Given) -> anyhow::Result<u8> {
         self.needs_root("to change a mail server's configuration")?;
         let journals = Journals::lock(self.machine.tree)?;
+        self.programs.hold(journals.share()?);
         let done = self.apply_locked(&journals, given);
         journals.leave();
         done
@@ -338,6 +340,7 @@ impl Session<'_> {
     fn undo(&self, given: &mut Given, force: bool) -> anyhow::Result<u8> {
         self.needs_root("to change a mail server's configuration")?;
         let journals = Journals::lock(self.machine.tree)?;
+        self.programs.hold(journals.share()?);
         let done = self.undo_locked(&journals, given, force);
         journals.leave();
         done

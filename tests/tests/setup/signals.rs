@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use checkpost_tests::Postfix;
+use checkpost_tests::{Courier, Exim, Postfix, Recipe, Sendmail};
 
-use crate::host::{Host, same};
+use crate::host::{Host, SOON, same};
 
 /// Runs it with `words`, and sends `signal` when it has said its `at`th step; its exit code, or `None` if it ended by the signal, and
 /// what it said. `at` beyond the last step: no signal is sent.
@@ -18,7 +19,8 @@ fn signalled(host: &Host, words: &str, signal: &str, at: usize) -> (Option<i32>,
     for line in lines {
         if line.starts_with("  .. ") {
             if steps == at {
-                host.shell(&format!("kill -{signal} {pid}"));
+                // At the last step it may be at its end.
+                host.shell(&format!("kill -{signal} {pid} 2> /dev/null || true"));
             }
             steps += 1;
         }
@@ -57,6 +59,85 @@ fn a_signal_at_any_step_leaves_all_as_it_was() {
     }
     assert!(rolled_back > 10, "{rolled_back}");
     host.flows_as_before();
+}
+
+/// Waits until no command of a run that was killed is at work.
+fn alone(host: &Host) {
+    let end = Instant::now() + SOON;
+    while host.shell(
+        "flock -n /var/lib/configure_mta/lock true && echo free || [ ! -e /var/lib/configure_mta/lock ] || echo busy",
+    ) == "busy\n"
+    {
+        assert!(Instant::now() < end, "{}", host.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn undone(host: &Host) -> String {
+    alone(host);
+    host.expect(0, &["undo", "--yes"])
+}
+
+/// Killed at each step on its way there, and at each step of its way back.
+fn killed(recipe: &dyn Recipe, words: &str) {
+    let Some(host) = Host::boot(recipe) else { return };
+    let before = host.snapshot();
+    for at in 0.. {
+        let (code, said, steps) = signalled(&host, &format!("--yes --set prove=no {words}"), "KILL", at);
+        if steps <= at {
+            assert_eq!(code, Some(0), "{said}");
+            break;
+        }
+        let healed = undone(&host);
+        // One that came after the last step came too late.
+        let word = if said.contains("all is in place") { "To be taken back" } else { "was put back" };
+        assert!(healed.contains(word), "{at}: {said}\n{healed}");
+        same(&before, &host.snapshot());
+    }
+    // The way back, in the same manner: each time a little further, until nothing is left.
+    let mut cut_off = 0;
+    for at in 0.. {
+        alone(&host);
+        let (_, said, steps) = signalled(&host, "undo --yes", "KILL", at);
+        if steps <= at {
+            break;
+        }
+        cut_off += usize::from(!said.contains("ok   everything"));
+    }
+    assert!(cut_off > 0);
+    undone(&host);
+    same(&before, &host.snapshot());
+    host.flows_as_before();
+}
+
+#[test]
+fn killed_on_postfix() {
+    killed(&Postfix::new(), "");
+}
+
+#[test]
+fn killed_on_postfix_after_its_queue() {
+    killed(&Postfix::new(), "--set method=postfix-after-queue");
+}
+
+#[test]
+fn killed_on_sendmail() {
+    killed(&Sendmail::new(), "");
+}
+
+#[test]
+fn killed_on_courier() {
+    killed(&Courier::new(), "");
+}
+
+#[test]
+fn killed_on_exim() {
+    killed(&Exim::new(), "");
+}
+
+#[test]
+fn killed_on_exim_after_its_queue() {
+    killed(&Exim::new().split(), "--set method=exim-transport");
 }
 
 #[test]
