@@ -387,7 +387,11 @@ fn what_is_not_understood_is_left_alone() {
         ),
         "filtered again",
     );
-    refused(pipe(), &line("/etc/postfix/main.cf", "authorized_submit_users = root"), "authorized_submit_users is root");
+    for users in ["authorized_submit_users = root", "authorized_submit_users ="] {
+        refused(pipe(), &line("/etc/postfix/main.cf", users), "authorized_submit_users is");
+    }
+    let no_milters = line("/etc/postfix/main.cf", "receive_override_options = no_milters");
+    refused(named("postfix"), &no_milters, "no milter is asked there");
     refused(
         method("postfix-after-queue"),
         &file("/etc/postfix/master.cf", "smtp inet n - y - - smtpd -o content_filter=\n"),

@@ -57,6 +57,11 @@ fn postfix_after_its_queue() {
 }
 
 #[test]
+fn postfix_by_a_program() {
+    there_and_back(&Postfix::new().alias("staff: alice"), &["--set", "method=postfix-pipe"], false);
+}
+
+#[test]
 fn sendmail_by_milter() {
     there_and_back(&Sendmail::new().alias("staff: alice"), &[], true);
 }

@@ -82,6 +82,12 @@ const METHODS: [Method; 4] = [
 /// The milter's socket, from the queue directory.
 const SOCKET: &str = "checkpost/milter.sock";
 
+/// Of the places where a filter can be, beside the lists of milters, Postfix has one of each.
+const PLACES: [&str; 2] = ["content_filter", "smtpd_proxy_filter"];
+
+/// A list of words to which several may add, and by which a service can do without milters.
+const OVERRIDES: &str = "receive_override_options";
+
 /// What content_filter begins with when it is ours: the transport's name.
 const TRANSPORT: &str = "checkpost:";
 

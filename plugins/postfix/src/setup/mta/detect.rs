@@ -3,7 +3,7 @@
 use checkpost_setup::{Found, Look, LookError};
 
 use super::conf::{Conf, FIRST};
-use super::{SOCKET, TRANSPORT, list};
+use super::{PLACES, SOCKET, TRANSPORT, list};
 
 /// One for each instance.
 pub(super) fn all(look: &dyn Look) -> Result<Vec<Found>, LookError> {
@@ -100,12 +100,14 @@ fn filters(conf: &Conf<'_>, fronts: &[String], found: &mut Found) -> Result<(), 
         milters(&format!("{service}: {parameter}"), value);
     }
     let ours = |value: &str| value.is_empty() || value.starts_with(TRANSPORT);
-    let filter = conf.value("content_filter")?;
-    if !ours(&filter) {
-        found.filters.push(format!("content_filter: {filter}"));
+    for place in PLACES {
+        let filter = conf.value(place)?;
+        if !ours(&filter) {
+            found.filters.push(format!("{place}: {filter}"));
+        }
     }
     for (service, parameter, value) in of_fronts() {
-        if ["smtpd_proxy_filter", "content_filter"].contains(&&**parameter) && !ours(value) {
+        if PLACES.contains(&&**parameter) && !ours(value) {
             found.filters.push(format!("{service}: {parameter}: {value}"));
         }
     }

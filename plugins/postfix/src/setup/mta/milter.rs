@@ -3,7 +3,7 @@
 use checkpost_setup::{Answers, Change, FileKind, Obstacle, Owner, Plan, Socket, What};
 
 use super::conf::Conf;
-use super::{RECIPES, SCOPE, SOCKET, Step, list};
+use super::{OVERRIDES, RECIPES, SCOPE, SOCKET, Step, list};
 
 /// Adds what is missing.
 pub(super) fn plan(
@@ -16,6 +16,16 @@ pub(super) fn plan(
     folder(conf, plan, queue)?;
     let action = if answers.closed() { "tempfail" } else { "accept" };
     let set = conf.set()?;
+    for front in fronts {
+        let own = conf.option(front, OVERRIDES)?;
+        let overrides = own.as_deref().or(set.has(OVERRIDES)).unwrap_or_default();
+        if list::has_word(overrides, "no_milters") {
+            return Err(Obstacle::new(
+                format!("{OVERRIDES} of {front} is {overrides}: no milter is asked there"),
+                "take no_milters out, in main.cf or in master.cf, or take another way",
+            ));
+        }
+    }
     let smtpd = set.has("smtpd_milters").unwrap_or_default();
     let non_smtpd = set.has("non_smtpd_milters").unwrap_or_default();
     let others = list::milters(smtpd)

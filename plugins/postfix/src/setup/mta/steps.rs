@@ -4,10 +4,7 @@
 use checkpost_setup::{Obstacle, Plan};
 
 use super::conf::{Conf, Set};
-use super::{Step, list};
-
-/// Of the places where a filter can be, Postfix has one of each.
-const PLACES: [&str; 2] = ["smtpd_proxy_filter", "content_filter"];
+use super::{OVERRIDES, PLACES, Step, list};
 
 /// One instance, and how the recipe is to be entered there.
 pub(super) struct Steps<'a> {
@@ -185,6 +182,3 @@ impl Steps<'_> {
         Ok(())
     }
 }
-
-/// A list to which several may add.
-const OVERRIDES: &str = "receive_override_options";
