@@ -55,10 +55,10 @@ pub trait Recipe {
     fn name(&self) -> &'static str;
 
     /// The shell file: `packages`, `preseed`, `build`, then a line that begins with
-    /// `# ---- from here on`, then `start`. Up to that line it decides what the cached layer holds.
+    /// `# ---- from here on`, then `configure` (the settings of one instance) and `start` (for roots that do not boot). Up to that line it decides what the cached layer holds.
     fn script(&self) -> &'static str;
 
-    /// Files for `/lab/setup`, as name and content, read by `start`.
+    /// Files for `/lab/setup`, as name and content, read by `configure`.
     fn setup(&self) -> Vec<(&'static str, String)>;
 
     /// Where mails lie that are not delivered yet. A server without a queue has none.
