@@ -429,11 +429,12 @@ fn what_is_not_understood_is_left_alone() {
         &|fixture| fs::remove_file(fixture.at("/run/courier/courierfilter.pid")).unwrap(),
         "does not run",
     );
-    refused(named("exim"), &file("/etc/exim4/exim4.conf", "# mine\n"), "written by hand");
+    let exim = |method| fixtures::exim("exim", method, false);
+    refused(exim("exim-local-scan"), &file("/etc/exim4/exim4.conf", "# mine\n"), "written by hand");
     let other = "local_scan_path = /usr/lib/exim4/local_scan/sa-exim.so\n";
     let macros = |text: &'static str| file("/etc/exim4/exim4.conf.localmacros", text);
-    refused(named("exim"), &macros(other), "takes local_scan_path once");
-    for (method_name, lines, expected) in [
+    refused(exim("exim-local-scan"), &macros(other), "takes local_scan_path once");
+    for (method, lines, expected) in [
         ("exim-clamd", "av_scanner = clamd:/run/clamav/clamd.ctl\n", "takes av_scanner once"),
         ("exim-rspamd", "spamd_address = 127.0.0.1 783\n", "takes spamd_address once"),
         ("exim-clamd", "acl_not_smtp = acl_of_mine\n", "takes acl_not_smtp once"),
@@ -446,9 +447,9 @@ fn what_is_not_understood_is_left_alone() {
         ("exim-transport", "MAIN_LOCAL_INTERFACES = 192.0.2.1\n", "Debian's list does not count"),
         ("exim-transport", "# BEGIN checkpost\n", "are not what they were"),
     ] {
-        refused(method(method_name), &macros(lines), expected);
+        refused(exim(method), &macros(lines), expected);
     }
-    refused(method("exim-clamd"), &file("/usr/lib/exim4/exim4", "a light one"), "no content scanning");
+    refused(exim("exim-clamd"), &file("/usr/lib/exim4/exim4", "a light one"), "no content scanning");
     let template = |from: &'static str, to: &'static str| {
         move |fixture: &Fixture| {
             let path = "/etc/exim4/exim4.conf.template";
@@ -457,42 +458,45 @@ fn what_is_not_understood_is_left_alone() {
             fixture.file(path, &text.replacen(from, to, 1));
         }
     };
-    refused(method("exim-transport"), &template("begin routers\n", ""), "there is no begin routers");
+    refused(exim("exim-transport"), &template("begin routers\n", ""), "there is no begin routers");
     refused(
-        method("exim-transport"),
+        exim("exim-transport"),
         &template("acl_smtp_rcpt = MAIN_ACL_CHECK_RCPT", "acl_smtp_rcpt = acl_check_rcpt"),
         "and not MAIN_ACL_CHECK_RCPT as Debian has it",
     );
     let cutthrough = template("  accept\n", "  warn\n    control = cutthrough_delivery\n  accept\n");
-    refused(method("exim-pipe"), &cutthrough, "would not be checked");
+    refused(exim("exim-pipe"), &cutthrough, "would not be checked");
     let included = |fixture: &Fixture| {
         fixture.file("/etc/exim4/exim4.conf.localmacros", "CHECK_RCPT_LOCAL_ACL_FILE = CONFDIR/rcpt\n");
         fixture.file("/etc/exim4/rcpt", "warn\n  control = cutthrough_delivery\n");
     };
-    refused(method("exim-transport"), &included, "/etc/exim4/rcpt says");
-    refused(method("exim-clamd"), &template("  .include CHECK_DATA_LOCAL_ACL_FILE\n", ""), "does not ask");
+    refused(exim("exim-transport"), &included, "/etc/exim4/rcpt says");
+    refused(exim("exim-clamd"), &template("  .include CHECK_DATA_LOCAL_ACL_FILE\n", ""), "does not ask");
     let update = |text: &'static str| file("/etc/exim4/update-exim4.conf.conf", text);
-    refused(method("exim-transport"), &update("dc_local_interfaces='<, 127.0.0.1'\n"), "not separated by semicolons");
+    refused(exim("exim-transport"), &update("dc_local_interfaces='<, 127.0.0.1'\n"), "not separated by semicolons");
     refused(
-        method("exim-transport"),
+        exim("exim-transport"),
         &file("/etc/default/exim4", "SMTPLISTENEROPTIONS='-oX 192.0.2.1.25'\n"),
         "Debian's list does not count",
     );
     // Exim's port for what comes back, in hexadecimal.
     let taken = "  sl  local_address rem_address   st\n   0: 0100007F:272A 00000000:0000 0A 0\n";
-    refused(method("exim-transport"), &file("/proc/net/tcp", taken), "port 10026 already");
+    refused(exim("exim-transport"), &file("/proc/net/tcp", taken), "port 10026 already");
     let taken = "  sl  local_address rem_address   st\n   0: 0100007F:33FE 00000000:0000 0A 0\n";
-    refused(method("exim-clamd"), &file("/proc/net/tcp", taken), "port 13310 already");
+    refused(exim("exim-clamd"), &file("/proc/net/tcp", taken), "port 13310 already");
     // As update-exim4.conf(8): it is read in the place of the file that Debian ships.
     let instead = "/etc/exim4/conf.d/main/02_exim4-config_options.rul";
-    refused(named("exim spamd, split"), &file(instead, "# mine\n"), "do not have Debian's line `acl_smtp_data");
+    refused(
+        fixtures::exim("exim", "exim-spamd", true),
+        &file(instead, "# mine\n"),
+        "do not have Debian's line `acl_smtp_data",
+    );
     refused(named("postfix"), &file("/etc/checkpost/checkpost.toml", "[[way]\n"), "is no TOML");
 }
 
 #[test]
 fn exims_settings_and_ours_go_together() {
-    let named = |name: &str| fixtures::all().into_iter().find(|fixture| fixture.name == name).unwrap();
-    let scene = Scene::new(named("exim transport with settings"));
+    let scene = Scene::new(fixtures::exim_with_settings("exim", "exim-transport"));
     scene.apply(&scene.plan().setup, &mut Quiet).unwrap();
     let text = |path: &str| fs::read_to_string(scene.fixture.at(path)).unwrap();
     let macros = text("/etc/exim4/exim4.conf.localmacros");
@@ -511,7 +515,7 @@ fn exims_settings_and_ours_go_together() {
     let template = text("/etc/exim4/exim4.conf.template");
     assert!(template.contains("begin routers\n# BEGIN checkpost router\ncheckpost:\n"), "{template}");
 
-    let scene = Scene::new(named("exim clamd with settings"));
+    let scene = Scene::new(fixtures::exim_with_settings("exim", "exim-clamd"));
     scene.apply(&scene.plan().setup, &mut Quiet).unwrap();
     let text = |path: &str| fs::read_to_string(scene.fixture.at(path)).unwrap();
     let macros = text("/etc/exim4/exim4.conf.localmacros");
@@ -524,25 +528,48 @@ fn exims_settings_and_ours_go_together() {
 }
 
 #[test]
+fn exims_files_that_are_none_of_ours_need_not_be_understood() {
+    let scene = Scene::new(fixtures::exim("exim", "exim-clamd", true));
+    let acl = "/etc/exim4/conf.d/acl/50_mine";
+    scene.fixture.file(acl, "");
+    fs::write(scene.fixture.at(acl), b"# Gr\xfc\xdfe\nacl_mine:\n  accept\n").unwrap();
+    fs::create_dir(scene.fixture.at("/etc/exim4/conf.d/main/old")).unwrap();
+    assert!(!scene.plan().setup.is_empty());
+    // A link is not followed, and so not understood: it is told of, and there is no plan.
+    let macros = scene.fixture.at("/etc/exim4/conf.d/main/000_localmacros");
+    std::os::unix::fs::symlink("/etc/mailname", macros).unwrap();
+    let mut given = Given::default();
+    given.answers.insert("method".into(), "exim-clamd".into());
+    let chosen = dialogue::choose(&scene.machine(), &mut given).unwrap();
+    assert!(chosen.found.doubts[0].contains("000_localmacros"), "{:?}", chosen.found);
+    assert!(compose(&scene.machine(), &chosen, false, scene.source.path()).is_err());
+}
+
+#[test]
 fn what_does_not_fit_in_exim_is_told() {
-    let warned = |name: &str, path: &str, text: &str, expected: &str| {
-        let scene = Scene::new(fixtures::all().into_iter().find(|fixture| fixture.name == name).unwrap());
-        assert_eq!(scene.plan().plan.warnings, [""; 0], "{name}");
+    let warned = |method: &'static str, path: &str, text: &str, expected: &str| {
+        let scene = Scene::new(fixtures::exim("exim", method, method == "exim-pipe"));
+        assert_eq!(scene.plan().plan.warnings, [""; 0], "{method}");
         scene.fixture.file(path, text);
         let warnings = scene.plan().plan.warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
     };
     let router = "/etc/exim4/conf.d/router/01_mine";
-    warned("exim pipe, split", router, "mine:\n  driver = redirect\n", "router mine in");
-    warned("exim pipe, split", "/etc/checkpost/pipe.conf", "check_time = 1000s\n", "check_time in");
+    warned("exim-pipe", router, "mine:\n  driver = redirect\n", "router mine in");
+    warned("exim-pipe", "/etc/checkpost/pipe.conf", "check_time = 1000s\n", "timeout of the transport is 900s");
     let macros = "/etc/exim4/exim4.conf.localmacros";
-    warned("exim", macros, "local_scan_timeout = 1m\n", "local_scan_timeout is 1m");
-    warned("exim transport", macros, "smtp_accept_max_per_host = 5\n", "smtp_accept_max_per_host is 5");
+    warned("exim-local-scan", macros, "local_scan_timeout = 1m\n", "local_scan_timeout is 60s");
+    let config = "/etc/checkpost/checkpost.toml";
+    let way = "[[way]]\nkind = \"exim-clamd\"\nlisten = \"127.0.0.1:13310\"\ncheck_timeout = \"3m\"\n";
+    warned("exim-clamd", config, way, "Exim's time for a scanner is 120s");
+    let way = "[[way]]\nkind = \"exim-transport\"\nlisten = \"127.0.0.1:10025\"\ncheck_timeout = \"300s\"\n";
+    warned("exim-transport", config, way, "final_timeout of the transport is 900s");
+    warned("exim-transport", macros, "smtp_accept_max_per_host = 5\n", "smtp_accept_max_per_host is 5");
 }
 
 #[test]
 fn what_was_entered_by_hand_in_exim_is_not_entered_again() {
-    let scene = Scene::new(fixtures::all().into_iter().find(|fixture| fixture.name == "exim pipe, split").unwrap());
+    let scene = Scene::new(fixtures::exim("exim", "exim-pipe", true));
     for plan in configure_mta::by_hand::plans() {
         if plan.way == "exim-pipe" && plan.method.is_some_and(|method| method.contains("split")) {
             for step in plan.steps {

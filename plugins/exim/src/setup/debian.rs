@@ -1,7 +1,7 @@
 //! Debian's Exim: of which files its configuration is made, in which order, and what stands in them. It looks only.
 //! Sources: update-exim4.conf(8) and the script itself, spec.txt ("The runtime configuration file").
 
-use checkpost_setup::{Look, LookError};
+use checkpost_setup::{FileKind, Look, LookError};
 
 use super::{BY_HAND, MACROS, OWN_MAIN, TEMPLATE, UPDATE};
 
@@ -58,16 +58,17 @@ impl Debian {
                     let instead = format!("{name}.rul");
                     let name = if names.contains(&instead) { &instead } else { name };
                     let file = format!("{folder}/{name}");
-                    let text = look.text(&file)?.unwrap_or_default();
-                    debian.add(&file, &text, section, file.as_str() <= OWN_MAIN);
+                    if look.about(&file)?.is_some_and(|about| about.kind != FileKind::Folder) {
+                        debian.add(&file, &text(look, &file)?, section, file.as_str() <= OWN_MAIN);
+                    }
                 }
             }
         } else {
-            debian.add(MACROS, &look.text(MACROS)?.unwrap_or_default(), "main", true);
-            debian.add(TEMPLATE, &look.text(TEMPLATE)?.unwrap_or_default(), "main", false);
+            debian.add(MACROS, &text(look, MACROS)?, "main", true);
+            debian.add(TEMPLATE, &text(look, TEMPLATE)?, "main", false);
         }
         for file in debian.included() {
-            debian.add(&file, &look.text(&file)?.unwrap_or_default(), "acl", false);
+            debian.add(&file, &text(look, &file)?, "acl", false);
         }
         Ok(Some(debian))
     }
@@ -149,6 +150,12 @@ impl Debian {
     pub(super) fn dc(&self, key: &str) -> Option<&str> {
         value_in(&self.update, key)
     }
+}
+
+/// To be looked at only: a comment in another character set is no reason to stop.
+fn text(look: &dyn Look, path: &str) -> Result<String, LookError> {
+    let octets = look.file(path)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// As run-parts has it: other names are not read.

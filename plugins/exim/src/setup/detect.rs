@@ -24,12 +24,14 @@ pub(super) fn found(look: &dyn Look) -> Result<Vec<Found>, LookError> {
         None => false,
     });
     found.knows("content scanning", if said.contains("Content_Scanning") { "yes" } else { "no" });
-    match Debian::read(look)? {
-        None => {
+    match Debian::read(look) {
+        // A plan says more of it.
+        Err(error) => found.doubts.push(error.to_string()),
+        Ok(None) => {
             found.knows("layout", "by hand");
             found.doubts.push(format!("{BY_HAND} is there, so Debian's own files are not read"));
         }
-        Some(debian) => {
+        Ok(Some(debian)) => {
             found.knows("layout", if debian.split { "split" } else { "one file" });
             let addresses = debian.dc("dc_local_interfaces").unwrap_or_default();
             found.knows("addresses", addresses);

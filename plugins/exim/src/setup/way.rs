@@ -3,7 +3,9 @@
 mod after_queue;
 mod in_session;
 
-use checkpost_setup::{Answers, Change, Command, Found, Look, Obstacle, Plan, Socket, Submission, What, shell};
+use checkpost_setup::{
+    Answers, Change, Command, Found, Limit, Look, Obstacle, Plan, Socket, Span, Submission, What, shell,
+};
 
 use super::acl::{self, DATA, DATA_MACRO, NOT_SMTP};
 use super::debian::Debian;
@@ -140,6 +142,11 @@ impl<'a> Way<'a> {
         let line = shell(&["grep", "-qxF", &format!("{option} = {value}")]);
         let script = format!("exim4 -bV > /dev/null; exim4 -bP {option} | {line}");
         self.plan.check.push(Command::shell("Exim reads it", script));
+    }
+
+    /// So long Exim waits for what may take these times.
+    fn waits(&mut self, name: &str, seconds: u64, spans: &'static [Span], margin: u64) {
+        self.plan.limits.push(Limit { name: name.into(), seconds, spans, margin });
     }
 
     fn notes_held(&mut self) {

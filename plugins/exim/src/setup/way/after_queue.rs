@@ -1,16 +1,21 @@
 //! The ways after Exim's queue.
 
-use checkpost_setup::{Change, Command, Obstacle, Socket};
+use checkpost_setup::{Change, Command, Obstacle, Socket, Span};
 
 use super::Way;
 use crate::setup::debian::listening;
-use crate::setup::time::seconds;
 use crate::setup::{OWN_ROUTER, UPDATE, WHY_LISTEN};
 
 /// What was put off waits for its retry time, though it is routed anew: `-qf` does not ask for that. Frozen mail stays
 /// (`-qff` would send it): some of it is in quarantine. Nobody waits for a long queue; a daemon that does not run shall not deliver.
 const QUEUE: &str = "p=$(cat /run/exim4/exim.pid 2> /dev/null) && kill -0 \"$p\" 2> /dev/null || exit 0; \
                      exim4 -qf < /dev/null > /dev/null 2>&1 &";
+
+/// What Checkpost may take while Exim waits.
+const OF_TRANSPORT: &[Span] = &[Span::of_way("check_timeout", 90), Span::of_way("hop_final_timeout", 600)];
+const OF_PIPE: &[Span] = &[Span { key: "check_time", file: Some(SETTINGS), default: 120 }];
+/// The program's own.
+const SETTINGS: &str = "/etc/checkpost/pipe.conf";
 
 const ROUTED: &str = "exim4 -bV > /dev/null; exim4 -bP transport_list | grep -qx checkpost; \
                       exim4 -bP router_list | grep -qx checkpost";
@@ -37,6 +42,8 @@ impl Way<'_> {
                 ));
             }
         }
+        // As the recipe has it; Exim sends the mail once more when it has given up.
+        self.waits("final_timeout of the transport", 900, OF_TRANSPORT, 10);
         if let Some((_, ours)) = self.ports.ours {
             self.takes(ours)?;
         }
@@ -49,18 +56,10 @@ impl Way<'_> {
     pub(in crate::setup) fn pipe(&mut self) -> Result<(), Obstacle> {
         self.after_queue()?;
         self.connects("unix:/run/checkpost/pipe.sock");
-        let settings = "/etc/checkpost/pipe.conf";
         self.program("checkpost-pipe", "/usr/bin/checkpost-pipe", 0o755, "the program that Exim starts for each mail");
-        self.plan.prepare.extend(Change::when_down(self.look, settings, self.answers.closed())?);
-        let text = self.look.text(settings)?.unwrap_or_default();
-        let time = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "check_time");
-        if let Some((_, time)) = time.filter(|(_, time)| seconds(time.trim()).is_some_and(|time| time > 800)) {
-            self.plan.warnings.push(format!(
-                "check_time in {settings} is {}: the transport's time-out is 15m, and what takes longer is tried again \
-                 and again; lower it",
-                time.trim()
-            ));
-        }
+        self.plan.prepare.extend(Change::when_down(self.look, SETTINGS, self.answers.closed())?);
+        // Then the mail is handed back.
+        self.waits("timeout of the transport", 900, OF_PIPE, 100);
         self.plan.notes.push(
             "When the program cannot be started, or a signal ends it, Exim freezes the mail and tells postmaster. An undo leaves \
              such mail frozen: `exiqgrep -z -i` lists it, `exim4 -Mt ID` releases one."

@@ -1,32 +1,35 @@
 //! The ways that are asked in Exim's session: by local_scan, and by the DATA ACL.
 
-use checkpost_setup::{Change, Found, Obstacle, Owner, What};
+use checkpost_setup::{Change, Found, Obstacle, Owner, Span, What};
 
 use super::Way;
 use crate::setup::acl::DATA_MACRO;
 use crate::setup::local_scan::LIBRARY;
 use crate::setup::time::seconds;
 
+/// The library's own.
+const SETTINGS: &str = "/etc/checkpost/exim.conf";
+
+/// What Checkpost may take while Exim waits.
+const OF_LOCAL_SCAN: &[Span] = &[Span { key: "check_time", file: Some(SETTINGS), default: 90 }];
+const OF_ACL: &[Span] = &[Span::of_way("check_timeout", 90)];
+
 impl Way<'_> {
     pub(in crate::setup) fn local_scan(&mut self) -> Result<(), Obstacle> {
         self.connects("unix:/run/checkpost/exim.sock");
         self.in_force("local_scan_path", LIBRARY);
         self.notes_held();
-        self.plan.prepare.extend(Change::when_down(self.look, "/etc/checkpost/exim.conf", self.answers.closed())?);
+        self.plan.prepare.extend(Change::when_down(self.look, SETTINGS, self.answers.closed())?);
         if let Some(line) = self.debian.says("cutthrough_delivery") {
             self.plan.warnings.push(format!(
                 "{} says {:?}: such mail is handed on before it is checked, and what is said of it then comes too late",
                 line.file, line.text
             ));
         }
-        for set in self.debian.settings("local_scan_timeout") {
-            if seconds(set.value).is_some_and(|time| time > 0 && time < 100) {
-                self.plan.warnings.push(format!(
-                    "local_scan_timeout is {}: Exim gives up before Checkpost has to answer (90s); raise it, or lower \
-                     check_time in /etc/checkpost/exim.conf",
-                    set.value
-                ));
-            }
+        let set = self.debian.settings("local_scan_timeout").first().and_then(|set| seconds(set.value));
+        // 0: no limit.
+        if set != Some(0) {
+            self.waits("local_scan_timeout", set.unwrap_or(300), OF_LOCAL_SCAN, 10);
         }
         Ok(())
     }
@@ -82,6 +85,8 @@ impl Way<'_> {
         if self.debian.says(&format!(".include {DATA_MACRO}")).is_none() {
             return Err(Obstacle::new(format!("the ACL acl_check_data does not ask for {DATA_MACRO}"), in_it));
         }
+        // Its default; after it there is no answer.
+        self.waits("Exim's time for a scanner", 120, OF_ACL, 10);
         let port = self.ports.ours.map(|(_, port)| port).unwrap_or_default();
         self.takes(port)?;
         Ok(format!("127.0.0.1 {port}"))
