@@ -155,19 +155,40 @@ impl Change {
     /// # Errors
     /// When the file cannot be read.
     pub fn when_down(look: &dyn Look, file: &str, closed: bool) -> Result<Option<Self>, LookError> {
+        Self::settings(look, file, &[], closed)
+    }
+
+    /// As [`Self::when_down`], with what else this machine needs: key, value, and the value that counts if there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn settings(
+        look: &dyn Look,
+        file: &str,
+        needs: &[(&str, &str, &str)],
+        closed: bool,
+    ) -> Result<Option<Self>, LookError> {
         let there = look.text(file)?;
-        let text = there.as_deref().unwrap_or_default();
-        let says = |line: &str| line.split_once('=').is_some_and(|(key, _)| key.trim() == "when_down");
-        if closed && !text.lines().any(says) {
-            return Ok(None);
+        let mut text = there.clone().unwrap_or_default();
+        let mut reasons = Vec::new();
+        for (key, value, default) in needs {
+            if crate::text::setting(&text, key).as_deref().unwrap_or(default) != *value {
+                text = crate::text::with_setting(&text, key, value);
+                reasons.push(format!("{key} is another here than usual"));
+            }
         }
-        let (value, why) = if closed {
-            ("defer", "while the daemon does not answer, mail is put off")
-        } else {
-            ("pass", "while the daemon does not answer, mail passes UNSCANNED, as was chosen")
-        };
-        let new = crate::text::with_setting(text, "when_down", value);
-        Ok(Self::write(file, there.as_deref(), &new, Owner::root(), 0o644, why))
+        if !closed || crate::text::setting(&text, "when_down").is_some() {
+            let (value, why) = if closed {
+                ("defer", "while the daemon does not answer, mail is put off")
+            } else {
+                ("pass", "while the daemon does not answer, mail passes UNSCANNED, as was chosen")
+            };
+            text = crate::text::with_setting(&text, "when_down", value);
+            reasons.push(why.into());
+        }
+        // What was there may be as it is to be, by another spelling.
+        let new = if reasons.is_empty() { None } else { Some(text) };
+        Ok(new.and_then(|new| Self::write(file, there.as_deref(), &new, Owner::root(), 0o644, &reasons.join("; "))))
     }
 
     /// A command whose effects are in files.

@@ -33,7 +33,17 @@ impl Span {
     }
 }
 
+/// What the daemon may take for an answer at a check socket.
+const CHECK: &[Span] = &[Span::of_way("check_timeout", 90)];
+
 impl Limit {
+    /// How long one of our small programs waits for the daemon: by `key` in its file of settings, whose text this is.
+    pub fn of_program(file: &str, settings: &str, key: &str, default: u64, margin: u64) -> Self {
+        let said = crate::text::setting(settings, key);
+        let said = said.and_then(|time| time.strip_suffix('s').unwrap_or(&time).trim_end().parse().ok());
+        Self { name: format!("{key} in {file}"), seconds: said.unwrap_or(default), spans: CHECK, margin }
+    }
+
     /// Why it does not fit, if it does not; `taken`: how long each of [`Limit::spans`] is, in their order.
     pub fn warning(&self, taken: &[u64]) -> Option<String> {
         let sum: u64 = taken.iter().sum();
@@ -56,6 +66,14 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_waits_as_its_settings_say() {
+        let seconds = |settings: &str| Limit::of_program("/etc/x", settings, "timeout", 100, 5).seconds;
+        assert_eq!(["", "timeout = 80s\n", "timeout = \"70\"\n", "# timeout = 5s\n"].map(seconds), [100, 80, 70, 100]);
+        let said = Limit::of_program("/etc/x", "timeout = 94s\n", "timeout", 100, 5).warning(&[90]).unwrap();
+        assert!(said.contains("timeout in /etc/x is 94s, and Checkpost may take 90s"), "{said}");
+    }
 
     #[test]
     fn the_sum_must_fit_with_something_left() {

@@ -133,6 +133,10 @@ pub struct Plan {
     pub sockets: Vec<Socket>,
     /// How a mail gets in to try it.
     pub submission: Submission,
+    /// The MTA takes no mail from a sender of its own domain whom it does not know.
+    pub checks_senders: bool,
+    /// A forward, an alias's too, is a new mail to the MTA, and comes by Checkpost once more.
+    pub forwards_anew: bool,
 }
 
 /// A socket of the daemon, of one of our programs, or of the MTA for them.
