@@ -53,6 +53,17 @@ pub struct Proof {
     pub seen: String,
 }
 
+/// One mail to try it.
+struct Probe {
+    /// In its subject.
+    token: String,
+    sender: String,
+    /// In its closing lines.
+    mark: String,
+    /// So many closing lines with that were there before it.
+    before: usize,
+}
+
 impl Prove<'_> {
     /// Tries everything; `tell` hears of each at once.
     ///
@@ -111,12 +122,13 @@ impl Prove<'_> {
     }
 
     fn mail(&self, service: Service, what: &str, body: &str, clean: bool) -> io::Result<Proof> {
-        let token = token();
-        let told = self.submit(&token, what, body)?;
+        let probe = self.probe(service)?;
+        let token = &probe.token;
+        let told = self.submit(&probe, what, body)?;
         let in_session = self.method.abilities.refusal == Refusal::InSession;
         let proof = |ok, seen: String| Ok(Proof { what: what.to_owned(), ok, seen });
         // What is refused before Checkpost has seen it proves nothing of it.
-        let lines = self.closing_lines(service, &token, 1)?;
+        let lines = self.closing_lines(service, &probe, 1)?;
         let Some(line) = lines.first() else {
             return proof(false, format!("the MTA said {told:?}, and Checkpost has not seen the mail"));
         };
@@ -132,12 +144,15 @@ impl Prove<'_> {
             return proof(false, seen);
         }
         // An alias that is expanded twice, or a loop, shows in copies, or in a second look at the same mail.
-        let copies = self.copies(&token)?;
-        let looks = self.closing_lines(service, &token, 1)?.len();
+        let copies = self.copies(token)?;
+        let looks = self.closing_lines(service, &probe, 1)?.len();
         let to = if fates.contains(&format!("<{}>", self.to)) { "" } else { "; the recipient was rewritten before" };
         match (copies, looks) {
             (1, 1) => proof(true, format!("{seen}; one copy was delivered{to}")),
             (0, 1) => proof(true, format!("{seen}; no copy was seen in a mailbox of this host{to}")),
+            (1, _) if self.plan.forwards_anew => {
+                proof(true, format!("{seen}; one copy was delivered, by a forward that was looked at, too{to}"))
+            }
             _ => proof(false, format!("{seen}; but it was looked at {looks} times, and there are {copies} copies")),
         }
     }
@@ -147,11 +162,12 @@ impl Prove<'_> {
         let (Some(stop), Some(start)) = (service.command("stop"), service.command("start")) else {
             return Ok(Proof { what, ok: true, seen: "not tried: the service is not known".into() });
         };
-        let token = token();
+        let probe = self.probe(service)?;
+        let token = &probe.token;
         let held = self.signals.hold();
         self.machine.change(&stop)?;
-        let told = self.submit(&token, "without the daemon", "a mail while the daemon is stopped");
-        let copies = if self.closed { self.copies_now(&token) } else { self.copies(&token) };
+        let told = self.submit(&probe, "without the daemon", "a mail while the daemon is stopped");
+        let copies = if self.closed { self.copies_now(token) } else { self.copies(token) };
         // Whatever was seen: it must run again.
         self.machine.change(&start)?;
         drop(held);
@@ -179,7 +195,7 @@ impl Prove<'_> {
             for command in &self.plan.flush {
                 self.machine.change(command)?;
             }
-            lines = self.closing_lines(service, &token, 1)?;
+            lines = self.closing_lines(service, &probe, 1)?;
             if !lines.is_empty() {
                 break;
             }
@@ -196,13 +212,32 @@ impl Prove<'_> {
         told.starts_with('2')
     }
 
+    /// A mail to be.
+    fn probe(&self, service: Service) -> io::Result<Probe> {
+        let token = token();
+        if !self.plan.checks_senders {
+            let domain = self.found.domain.as_deref().unwrap_or("localhost");
+            let sender = format!("checkpost-probe-{token}@{domain}");
+            return Ok(Probe { mark: token.clone(), token, sender, before: 0 });
+        }
+        // Without a sender of its own it is known by its time.
+        let mark = format!("sender=<{}>", self.to);
+        let before = self.lines_of(service, &mark)?.len();
+        Ok(Probe { token, sender: self.to.clone(), mark, before })
+    }
+
+    /// The closing lines that have this in them.
+    fn lines_of(&self, service: Service, mark: &str) -> io::Result<Vec<String>> {
+        let log = service.log(self.machine).map_err(io::Error::other)?;
+        let is = |line: &&str| line.contains("mail done") && line.contains(mark);
+        Ok(log.lines().filter(is).map(str::to_owned).collect())
+    }
+
     /// The closing lines of a probe, when there are `least`, or as many as there are after a while.
-    fn closing_lines(&self, service: Service, token: &str, least: usize) -> io::Result<Vec<String>> {
+    fn closing_lines(&self, service: Service, probe: &Probe, least: usize) -> io::Result<Vec<String>> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let log = service.log(self.machine).map_err(io::Error::other)?;
-            let ours = |line: &&str| line.contains("mail done") && line.contains(token);
-            let lines: Vec<String> = log.lines().filter(ours).map(str::to_owned).collect();
+            let lines = self.lines_of(service, &probe.mark)?.into_iter().skip(probe.before).collect::<Vec<_>>();
             if lines.len() >= least || Instant::now() > end {
                 return Ok(lines);
             }
@@ -233,21 +268,21 @@ impl Prove<'_> {
     }
 
     /// What the sender was told: the last reply, or of a program that it took it.
-    fn submit(&self, token: &str, what: &str, body: &str) -> io::Result<String> {
+    fn submit(&self, probe: &Probe, what: &str, body: &str) -> io::Result<String> {
         let domain = self.found.domain.as_deref().unwrap_or("localhost");
-        let sender = format!("checkpost-probe-{token}@{domain}");
+        let Probe { token, sender, .. } = probe;
         let message = format!(
             "From: <{sender}>\r\nTo: <{}>\r\nSubject: Checkpost probe {token}\r\nMessage-Id: <{token}@{domain}>\r\n\
              X-Checkpost-Probe: {what}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n{body}\r\n",
             self.to
         );
         match &self.plan.submission {
-            Submission::Smtp { address } => send(address, domain, &sender, &self.to, &message),
+            Submission::Smtp { address } => send(address, domain, sender, &self.to, &message),
             Submission::Program { command } => {
                 let script = "printf '%s' \"$1\" | tr -d '\\r' | { shift; exec \"$@\"; }";
                 let words = ["sh", "-c", script, "probe", &message].map(str::to_owned).into_iter();
                 let words: Vec<String> =
-                    words.chain(command.0.iter().cloned()).chain([sender, self.to.clone()]).collect();
+                    words.chain(command.0.iter().cloned()).chain([sender.clone(), self.to.clone()]).collect();
                 let said = self.machine.tools.run(&words, 120)?;
                 let said = said.ok_or_else(|| io::Error::other(format!("{command}: no such program")))?;
                 // As sysexits(3) and qmail have it.
