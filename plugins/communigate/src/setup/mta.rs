@@ -2,7 +2,7 @@
 //! its own, so the helper and the rule are an administrator's, in WebAdmin; the program and its settings are written.
 
 use checkpost_setup::{
-    Answers, Change, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, WHEN_DOWN, What,
+    Answers, Change, Found, Limit, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket, Span, WHEN_DOWN, What,
 };
 
 use super::{
@@ -32,6 +32,9 @@ const BASE: &str = "/var/CommuniGate";
 const SETTINGS: &str = "/etc/checkpost/communigate.conf";
 /// The program makes it when the server starts it for the first time.
 const STARTED: &str = "/var/lib/checkpost-communigate/journal";
+
+/// How long the program may take, which the server must outlast.
+const PATIENCE: &[Span] = &[Span { key: "timeout", file: Some(SETTINGS), default: 100 }];
 
 const OPEN: &str = "# Mail goes on UNSCANNED while Checkpost does not answer.\nwhen_down = pass\n";
 
@@ -79,6 +82,10 @@ impl Mta for CommuniGate {
             ..Plan::default()
         };
         let there = look.text(SETTINGS)?;
+        plan.limits.push(Limit::of_program(SETTINGS, there.as_deref().unwrap_or_default(), "timeout", 100, 5));
+        // The server's own limit is in its database: what the steps say of it.
+        let name = "Time-out of the helper, by our steps,".into();
+        plan.limits.push(Limit { name, seconds: 300, spans: PATIENCE, margin: 10 });
         let is_open = there.as_deref().is_some_and(|text| text.lines().any(|line| line.trim() == "when_down = pass"));
         match (answers.closed(), &there) {
             (true, Some(_)) if is_open => {

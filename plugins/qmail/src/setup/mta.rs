@@ -2,8 +2,8 @@
 //! over and never without a name; what is ours is told from it by the set-uid bit, which only the original has.
 
 use checkpost_setup::{
-    About, Answers, Change, Command, FileKind, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Socket,
-    Submission, WHEN_DOWN, What,
+    About, Answers, Change, Command, FileKind, Found, Limit, Look, LookError, Method, Mta, Obstacle, Owner, Plan,
+    Socket, Submission, WHEN_DOWN, What,
 };
 
 use super::{RECIPES, WHY_REPLACE, WHY_SAVE, WHY_VARIABLE};
@@ -88,8 +88,13 @@ impl Mta for Qmail {
             ..Plan::default()
         };
         plan.prepare.extend(Change::when_down(look, crate::config::FILE, answers.closed())?);
+        // qmail itself waits as long as it takes; a client is there for ten minutes.
+        let settings = look.text(crate::config::FILE)?.unwrap_or_default();
+        plan.limits.push(Limit::of_program(crate::config::FILE, &settings, "check_time", 90, 0));
         if method.name == METHODS[0].name {
             plan.submission = Submission::Program { command: Command::new(["/var/qmail/bin/qmail-inject", "-f"]) };
+            // qmail-local hands it to qmail-queue (dot-qmail(5)).
+            plan.forwards_anew = true;
             in_place(look, &mut plan)?;
         } else {
             by_variable(look, &mut plan)?;
