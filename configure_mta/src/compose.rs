@@ -17,6 +17,7 @@ pub static MTAS: &[&dyn Mta] = &[
     &checkpost_exim::setup::Exim,
     &checkpost_courier::setup::Courier,
     &checkpost_qmail::setup::Qmail,
+    &checkpost_zmailer::setup::ZMailer,
     &checkpost_communigate::setup::CommuniGate,
 ];
 

@@ -92,9 +92,13 @@ impl Scene {
     fn new(fixture: Fixture) -> Self {
         fixtures::stand_ins(fixture.folder.path());
         let source = tempfile::tempdir().unwrap();
-        for program in
-            ["checkpost-courier", "checkpost-qmail-queue", "libcheckpost_exim_local_scan.so", "checkpost-pipe"]
-        {
+        for program in [
+            "checkpost-courier",
+            "checkpost-qmail-queue",
+            "checkpost-zmailer",
+            "libcheckpost_exim_local_scan.so",
+            "checkpost-pipe",
+        ] {
             fs::write(source.path().join(program), format!("#!/bin/sh\nexit 0 # {program}\n")).unwrap();
         }
         let tree = Tree::open(fixture.folder.path()).unwrap();
@@ -491,6 +495,25 @@ fn what_is_not_understood_is_left_alone() {
         &file(instead, "# mine\n"),
         "do not have Debian's line `acl_smtp_data",
     );
+    let conf = "/opt/zmailer/share/smtpserver.conf";
+    refused(named("zmailer"), &file(conf, "PARAM contentfilter /usr/lib/other\n"), "another filter, /usr/lib/other");
+    let several = |fixture: &Fixture| {
+        fs::remove_file(fixture.at(conf)).unwrap();
+        fs::create_dir(fixture.at(conf)).unwrap();
+    };
+    refused(named("zmailer"), &several, "several smtpservers");
+    let options = "MAILBIN=/b\nMAILSHARE=/opt/zmailer/share\nMAILVAR=/v\nPOSTOFFICE=/var/spool/postoffice\nSMTPOPTIONS='-s -C other.conf'\n";
+    refused(named("zmailer"), &file("/etc/zmailer.conf", options), "another configuration");
+    refused(named("zmailer"), &file("/etc/zmailer.conf", "MAILBIN=$(pwd)\n"), "is not understood: MAILBIN");
+    refused(named("zmailer"), &file("/var/spool/postoffice/.pid.router", "999999998\n"), "does not run");
+    let by_hand = |fixture: &Fixture| {
+        fs::remove_file(fixture.at("/sbin/start-stop-daemon")).unwrap();
+    };
+    refused(named("zmailer"), &by_hand, "neither systemd nor start-stop-daemon");
+    let process = "/opt/zmailer/share/cf/process.cf";
+    let own = "process (file) {\n\tcase \"$file\" in\n\t[0-9]*)\tmine \"$file\" ;;\n\tesac\n}\n";
+    refused(named("zmailer, router"), &file(process, own), "not the two that ship");
+    refused(named("zmailer, router"), &|fixture| fs::remove_file(fixture.at(process)).unwrap(), "there is no");
     refused(named("postfix"), &file("/etc/checkpost/checkpost.toml", "[[way]\n"), "is no TOML");
 }
 
