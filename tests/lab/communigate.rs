@@ -9,8 +9,10 @@ mod helper;
 mod pipe;
 mod reply;
 mod server;
+mod stand_in;
 
 pub use helper::{Ended, Helper};
 pub use pipe::{Sub, SubError};
 pub use reply::{Reply, read_string};
 pub use server::{Delivered, Mail, Order, Server};
+pub use stand_in::{StandIn, serve};

@@ -22,6 +22,7 @@ pub mod communigate;
 mod courier;
 mod crash;
 mod daemon;
+mod dialogue;
 mod exim;
 mod lab;
 pub mod mails;

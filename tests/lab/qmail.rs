@@ -6,8 +6,12 @@
 
 mod caller;
 mod home;
+mod real;
 mod reply;
+mod stand_in;
 
 pub use caller::{Caller, Left, Running, TextFd};
 pub use home::{Call, Home};
+pub use real::Qmail;
 pub use reply::{Flavour, reply};
+pub use stand_in::{StandIn, inject, send, smtpd};

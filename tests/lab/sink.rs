@@ -2,13 +2,13 @@
 //! It knows the same users as the roots, and no fault is ever its own.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::mails;
+use crate::{dialogue, mails};
 
 /// A mail server in this process. Dropping it stops listening.
 #[derive(Debug)]
@@ -17,9 +17,6 @@ pub struct Sink {
     boxes: Arc<Boxes>,
     accepting: Option<JoinHandle<()>>,
 }
-
-/// A client that says nothing for so long is let go.
-const IDLE: Duration = Duration::from_secs(60);
 
 impl Sink {
     /// Serves `listener` on threads of its own.
@@ -106,79 +103,18 @@ impl Boxes {
 }
 
 fn serve(client: &TcpStream, boxes: &Boxes) -> io::Result<()> {
-    client.set_nodelay(true)?;
-    client.set_read_timeout(Some(IDLE))?;
-    let mut read = BufReader::new(client);
-    let mut write = client;
-    let mut users: Vec<String> = Vec::new();
-    let mut in_mail = false;
-    write.write_all(b"220 sink.example.test ESMTP\r\n")?;
-    loop {
-        let mut line = Vec::new();
-        if read.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
-        let answer = match verb.as_str() {
-            "EHLO" => "250-sink.example.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE",
-            "HELO" | "NOOP" => "250 ok",
-            "MAIL" if in_mail => "503 5.5.1 one mail at a time",
-            "MAIL" => {
-                in_mail = true;
-                "250 2.1.0 ok"
-            }
-            "RCPT" => match known_user(&line) {
-                Some(user) => {
-                    users.push(user);
-                    "250 2.1.5 ok"
-                }
-                None => "550 5.1.1 no such user here",
-            },
-            "DATA" if users.is_empty() => "503 5.5.1 no recipients",
-            "DATA" => {
-                write.write_all(b"354 go on\r\n")?;
-                let mail = content(&mut read)?;
-                boxes.deliver(&users, &mails::as_stored(&mail));
-                users.clear();
-                in_mail = false;
-                "250 2.0.0 kept"
-            }
-            "RSET" => {
-                users.clear();
-                in_mail = false;
-                "250 ok"
-            }
-            "QUIT" => {
-                write.write_all(b"221 bye\r\n")?;
-                return Ok(());
-            }
-            _ => "500 5.5.2 what?",
-        };
-        write.write_all(format!("{answer}\r\n").as_bytes())?;
-    }
+    let knows = |address: &str| known_user(address).is_some();
+    dialogue::serve(client, "sink.example.test", &knows, &mut |taken| {
+        let users: Vec<String> = taken.recipients.iter().filter_map(|to| known_user(to)).collect();
+        boxes.deliver(&users, &mails::as_stored(&taken.mail));
+        Ok("250 2.0.0 kept".into())
+    })
 }
 
-fn known_user(rcpt: &str) -> Option<String> {
-    let address = rcpt.split_once('<')?.1.split_once('>')?.0.to_ascii_lowercase();
+fn known_user(address: &str) -> Option<String> {
+    let address = address.to_ascii_lowercase();
     let user = address.strip_suffix("@example.test")?;
     ["alice", "bob"].contains(&user).then(|| user.to_owned())
-}
-
-/// Reads up to the final dot and undoes dot-stuffing.
-fn content(read: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut mail = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        if read.read_until(b'\n', &mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match line.as_slice() {
-            b".\r\n" => return Ok(mail),
-            [b'.', rest @ ..] => mail.extend_from_slice(rest),
-            all => mail.extend_from_slice(all),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -193,7 +129,7 @@ mod tests {
         let told = crate::send(TcpStream::connect(sink.address()).unwrap(), "a@example.net", &to, &mail).unwrap();
         assert!(told.accepted());
         assert_eq!(told.recipients[1].1.code, 550);
-        assert_eq!(sink.wait_mailbox("alice", 1, IDLE), [mails::as_stored(&mail)]);
+        assert_eq!(sink.wait_mailbox("alice", 1, Duration::from_secs(60)), [mails::as_stored(&mail)]);
         assert!(sink.mailbox("bob").is_empty());
     }
 }

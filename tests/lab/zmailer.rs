@@ -7,9 +7,13 @@
 
 mod driver;
 mod filter;
+mod router;
+mod smtpserver;
 mod spool;
+mod stand_in;
 mod talk;
 mod verdict;
+mod zmsh;
 
 use std::path::PathBuf;
 
@@ -18,7 +22,10 @@ use crate::{Queue, Recipe, Root, Skip};
 
 pub use driver::{Driver, Fate, Told};
 pub use filter::{Filter, Limits};
+pub use router::{deliver, router};
+pub use smtpserver::{smtpserver, version};
 pub use spool::Mail;
+pub use stand_in::StandIn;
 pub use talk::Open;
 pub use verdict::Verdict;
 

@@ -79,9 +79,12 @@ pub struct Delivered {
 /// A server with a helper.
 #[derive(Debug)]
 pub struct Server {
-    base: tempfile::TempDir,
+    base: PathBuf,
+    /// Removed when dropped, if it was made here.
+    _made: Option<tempfile::TempDir>,
     program: PathBuf,
-    settings: PathBuf,
+    /// The helper's argument, if it has one.
+    settings: Option<PathBuf>,
     user: Option<u32>,
     helper: Option<Helper>,
     interface: u32,
@@ -117,10 +120,22 @@ impl Server {
         }
         // As the server's own folders are: not for others.
         fs::set_permissions(base.path().join("Queue"), fs::Permissions::from_mode(0o700))?;
+        let path = base.path().to_owned();
         Ok(Self {
-            base,
+            _made: Some(base),
             program: program.to_owned(),
-            settings: settings.to_owned(),
+            settings: Some(settings.to_owned()),
+            ..Self::at(path)
+        })
+    }
+
+    /// One with a base directory that is there.
+    pub(super) fn at(base: impl Into<PathBuf>) -> Self {
+        Self {
+            base: base.into(),
+            _made: None,
+            program: PathBuf::new(),
+            settings: None,
             user: None,
             helper: None,
             interface: 0,
@@ -133,17 +148,17 @@ impl Server {
             delivered: Vec::new(),
             refused: Vec::new(),
             dropped: 0,
-        })
+        }
     }
 
     /// The base directory.
     pub fn base(&self) -> &Path {
-        self.base.path()
+        &self.base
     }
 
     /// A file in the base directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.base.path().join(name)
+        self.base.join(name)
     }
 
     /// From its next start on the helper is this user's, as of a server that has given up root. The program is copied to
@@ -167,7 +182,8 @@ impl Server {
     /// Starts the helper, asks for its interface at once, and asks again about all mails that have no answer.
     pub fn start(&mut self, interface: u32) {
         assert!(self.helper.is_none(), "one helper");
-        let helper = Helper::start(&self.program, &[&self.settings], self.base.path(), self.user);
+        let settings: Vec<&Path> = self.settings.iter().map(PathBuf::as_path).collect();
+        let helper = Helper::start(&self.program, &settings, &self.base, self.user);
         self.helper = Some(helper.expect("the helper starts"));
         let mut again: Vec<String> = self.open.drain().filter_map(|(_, asked)| asked.file()).collect();
         again.sort();
@@ -178,6 +194,27 @@ impl Server {
         for file in again {
             self.ask(&file);
         }
+    }
+
+    /// Starts this program as the helper, without an argument.
+    pub(super) fn start_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+        self.start(3);
+    }
+
+    /// Asks about all mails in the queue, and waits for the answers.
+    pub(super) fn ask_all(&mut self) {
+        let mut files: Vec<String> = self.queue.keys().cloned().collect();
+        files.sort();
+        files.iter().for_each(|file| drop(self.ask(file)));
+        self.settle();
+    }
+
+    /// Lets all mails go on, without a question.
+    pub(super) fn pass(&mut self) {
+        let files: Vec<String> = self.queue.keys().cloned().collect();
+        self.answers.extend(files.into_iter().map(|file| (file, (Reply::Ok, Vec::new()))));
+        self.act();
     }
 
     /// Puts a mail into the queue: the name of its file.
@@ -358,12 +395,7 @@ impl Server {
     /// When it goes round and round.
     pub fn run(&mut self) -> usize {
         for round in 1..10 {
-            let mut files: Vec<String> = self.queue.keys().cloned().collect();
-            files.sort();
-            for file in &files {
-                self.ask(file);
-            }
-            self.settle();
+            self.ask_all();
             let stays = self.answers.values().all(|(reply, _)| matches!(reply, Reply::Rejected(_)));
             self.act();
             if self.poll().is_empty() && stays {

@@ -9,7 +9,9 @@ use std::process::Command;
 /// The folder, gone when dropped: `bin/qmail-queue` is the stub original (`lab/bin/stub_qmail_queue.rs`).
 #[derive(Debug)]
 pub struct Home {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removed when dropped, if it was made here.
+    _made: Option<tempfile::TempDir>,
 }
 
 /// One run of the original that came to its end.
@@ -51,7 +53,7 @@ impl Home {
     /// A new one, with this program as the original.
     pub fn new(stub: &Path) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("checkpost-lab-").tempdir()?;
-        let home = Self { folder };
+        let home = Self { folder: folder.path().to_owned(), _made: Some(folder) };
         for (name, mode) in [("", 0o755), ("bin", 0o755), ("calls", 0o777), ("log", 0o777), ("spool", 0o1777)] {
             let path = home.path().join(name);
             fs::create_dir_all(&path)?;
@@ -63,9 +65,14 @@ impl Home {
         Ok(home)
     }
 
+    /// One that is there.
+    pub(super) fn at(folder: &str) -> Self {
+        Self { folder: folder.into(), _made: None }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// A file in `bin`.
@@ -100,6 +107,19 @@ impl Home {
             fs::read_dir(self.path().join("calls")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         folders.sort();
         folders.iter().filter_map(|folder| call(folder).ok()).collect()
+    }
+
+    /// The runs that came to a good end, which are then forgotten.
+    pub(super) fn take(&self) -> io::Result<Vec<Call>> {
+        let mut taken = Vec::new();
+        for entry in fs::read_dir(self.path().join("calls"))? {
+            let folder = entry?.path();
+            if let Some(call) = call(&folder).ok().filter(|call| call.exit == 0) {
+                fs::remove_dir_all(folder)?;
+                taken.push(call);
+            }
+        }
+        Ok(taken)
     }
 
     /// How often the original was started.

@@ -9,7 +9,7 @@ build() {
 }
 # ---- from here on: what happens at each start; a change does not ask for a new layer.
 
-start() {
+configure() {
 	local address z=/opt/zmailer
 	cp -a /lab/zmailer/{etc,opt,var} /
 	ln -sf $z/sbin/sendmail /usr/sbin/sendmail
@@ -27,6 +27,23 @@ start() {
 	printf 'hostname=mail.example.test\norgdomain=example.test\nmydomain=example.test\n' >$z/var/mail.conf
 	# There is no /etc/services, and without it smtpserver takes any port.
 	echo 'smtp 25/tcp' >>/etc/services
-	$z/lib/zmailer
+	# Where systemd is process 1. Its parts restart each other, so they are nobody's main process.
+	cat >/etc/systemd/system/zmailer.service <<-'X'
+		[Unit]
+		Description=ZMailer
+		After=network.target
+		[Service]
+		Type=oneshot
+		RemainAfterExit=yes
+		KillMode=process
+		ExecStart=/opt/zmailer/lib/zmailer
+		[Install]
+		WantedBy=multi-user.target
+	X
+	systemctl enable --quiet zmailer
+}
+
+start() {
+	/opt/zmailer/lib/zmailer
 	await_port 25
 }

@@ -13,7 +13,9 @@ use super::talk::Open;
 /// A post office.
 #[derive(Debug)]
 pub struct Driver {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removed when dropped, if it was made here.
+    _made: Option<tempfile::TempDir>,
 }
 
 /// What became of a spool file.
@@ -47,12 +49,17 @@ impl Driver {
             fs::create_dir(folder.path().join(name))?;
             fs::set_permissions(folder.path().join(name), PermissionsExt::from_mode(mode))?;
         }
-        Ok(Self { folder })
+        Ok(Self { folder: folder.path().to_owned(), _made: Some(folder) })
+    }
+
+    /// One that is there.
+    pub(super) fn at(folder: &str) -> Self {
+        Self { folder: folder.into(), _made: None }
     }
 
     /// `$POSTOFFICE`.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// One SMTP session: what became of each of its mails, and all that it and the filter said to each other.
@@ -65,7 +72,8 @@ impl Driver {
         Ok((told, connection.said))
     }
 
-    fn mail(&self, mail: &Mail, ask: impl FnOnce(&str) -> Result<super::Verdict, Open>) -> io::Result<Told> {
+    /// One mail, and its verdict.
+    pub(super) fn mail(&self, mail: &Mail, ask: impl FnOnce(&str) -> Result<super::Verdict, Open>) -> io::Result<Told> {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let name = format!("mail.example.test:{}{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = self.path().join("public").join(&name);

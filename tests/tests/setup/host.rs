@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use checkpost_tests::{Recipe, Root, Told, mails, program};
+use checkpost_tests::{Recipe, Root, StartError, Told, mails, program, skip};
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const SENDER: &str = "sender@example.net";
@@ -27,8 +27,7 @@ impl Host {
 
     /// On a disk of this size.
     pub(crate) fn start_with(recipe: &dyn Recipe, milter: Option<&str>, size: &str) -> Option<Self> {
-        let programs = program("configure_mta").parent().unwrap().to_owned();
-        let root = Root::of(recipe).bind(programs, "/opt/checkpost").size(size).start_or_skip()?;
+        let root = Root::of(recipe).bind(programs(), "/opt/checkpost").size(size).start_or_skip()?;
         let host = Self { root };
         if let Some(folder) = milter {
             host.shell(&format!("umount {folder}; rmdir {folder}"));
@@ -38,8 +37,19 @@ impl Host {
 
     /// With systemd. `None` if the test was skipped.
     pub(crate) fn boot(recipe: &dyn Recipe) -> Option<Self> {
-        let programs = program("configure_mta").parent().unwrap().to_owned();
-        Some(Self { root: Root::of(recipe).bind(programs, "/opt/checkpost").boots().start_or_skip()? })
+        Some(Self { root: Root::of(recipe).bind(programs(), "/opt/checkpost").boots().start_or_skip()? })
+    }
+
+    /// `None`: it was listed as skipped.
+    pub(crate) fn of(root: Result<Root, StartError>) -> Option<Self> {
+        match root {
+            Ok(root) => Some(Self { root }),
+            Err(StartError::Unavailable(why)) => {
+                skip(&why);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     pub(crate) fn shell(&self, run: &str) -> String {
@@ -108,6 +118,11 @@ impl Host {
     }
 }
 
+/// The folder with Checkpost's programs.
+pub(crate) fn programs() -> PathBuf {
+    program("configure_mta").parent().unwrap().to_owned()
+}
+
 pub(crate) fn same(before: &Snapshot, after: &Snapshot) {
     let paths: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for path in paths {
@@ -119,7 +134,7 @@ pub(crate) fn same(before: &Snapshot, after: &Snapshot) {
     }
 }
 
-fn walk(root: &Root, folder: &str, all: &mut Snapshot) {
+pub(crate) fn walk(root: &Root, folder: &str, all: &mut Snapshot) {
     let here = root.path(folder);
     let Ok(about) = here.symlink_metadata() else { return };
     all.insert(folder.to_owned(), (about.mode(), about.uid(), about.gid(), content(&here)));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod check;
+mod communigate;
 mod dialogue;
 mod disk;
 mod exim;
@@ -12,5 +13,7 @@ mod host;
 mod instances;
 mod others;
 mod postfix;
+mod qmail;
 mod signals;
 mod systemd;
+mod zmailer;
