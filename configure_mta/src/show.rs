@@ -214,6 +214,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_ways_can_do_fits_into_a_window() {
+        for mta in crate::compose::MTAS {
+            let table = abilities(mta.methods());
+            assert!(table.lines().all(|line| line.len() <= 100), "{table}");
+            assert!(ways(mta.methods()).lines().all(|line| line.len() <= 80), "{}", ways(mta.methods()));
+        }
+    }
+
+    #[test]
     fn paragraphs_stay_within_the_screen() {
         assert_eq!(wrapped("  can:", "one, two"), "  can: one, two\n");
         let long = wrapped("  can:", &"word ".repeat(40));

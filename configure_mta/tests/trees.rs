@@ -394,6 +394,9 @@ fn what_is_not_understood_is_left_alone() {
     for users in ["authorized_submit_users = root", "authorized_submit_users ="] {
         refused(pipe(), &line("/etc/postfix/main.cf", users), "authorized_submit_users is");
     }
+    // An action of its own needs blanks, which postconf -P does not take.
+    let accept = line("/etc/postfix/main.cf", "milter_default_action = accept");
+    refused(named("postfix with a milter at a service"), &accept, "has its own smtpd_milters");
     let no_milters = line("/etc/postfix/main.cf", "receive_override_options = no_milters");
     refused(named("postfix"), &no_milters, "no milter is asked there");
     refused(
@@ -641,6 +644,15 @@ fn what_a_service_overrides_itself_is_kept_and_added_to() {
     let said = titles(&scene.plan());
     assert!(said.contains("smtp/inet/receive_override_options=no_milters,no_address_mappings"), "{said}");
     assert!(!said.contains("submission/inet"), "its mail is not filtered: {said}");
+}
+
+#[test]
+fn a_services_own_list_of_milters_is_added_to_and_others_keep_their_action() {
+    let scene = postfix("postfix with a milter at a service");
+    let said = titles(&scene.plan());
+    assert!(said.contains("smtp/inet/smtpd_milters=inet:localhost:8891,unix:checkpost/milter.sock"), "{said}");
+    assert!(said.contains("smtpd_milters={ unix:checkpost/milter.sock, default_action=tempfail }"), "{said}");
+    assert!(!said.contains("milter_default_action="), "theirs stays: {said}");
 }
 
 #[test]

@@ -28,10 +28,12 @@ pub(super) fn plan(
     }
     let smtpd = set.has("smtpd_milters").unwrap_or_default();
     let non_smtpd = set.has("non_smtpd_milters").unwrap_or_default();
-    let others = list::milters(smtpd)
-        .into_iter()
-        .chain(list::milters(non_smtpd))
-        .any(|item| !item.contains(SOCKET) && !item.starts_with('$'));
+    let mut own_lists = Vec::new();
+    for front in fronts {
+        own_lists.extend(conf.option(front, "smtpd_milters")?.map(|list| (*front, list)));
+    }
+    let lists = [smtpd, non_smtpd].into_iter().chain(own_lists.iter().map(|(_, list)| &**list));
+    let others = lists.flat_map(list::milters).any(|item| !item.contains(SOCKET) && !item.starts_with('$'));
     // Others keep their action; the braces are of Postfix 3.0.
     let own_action = others || set.has("milter_default_action").is_some_and(|set| set != action);
     let item =
@@ -51,11 +53,11 @@ pub(super) fn plan(
         let words: Vec<&str> = std::iter::once("-e").chain(words.iter().map(String::as_str)).collect();
         plan.changes.push(conf.edit("main.cf", &words, &reasons.join("; ")));
     }
-    for front in fronts {
-        let own = conf.option(front, "smtpd_milters")?;
-        let Some(own) = own.filter(|own| !own.contains(SOCKET)) else { continue };
+    // Without braces it is the action of all that counts.
+    let plain = !own_action || conf.value("milter_default_action")? == action;
+    for (front, own) in own_lists.iter().filter(|(_, own)| !own.contains(SOCKET)) {
         // postconf -P of Postfix 3.7 takes no blanks.
-        if own.contains(char::is_whitespace) || own_action {
+        if own.contains(char::is_whitespace) || !plain {
             return Err(Obstacle::new(
                 format!("{front} in master.cf has its own smtpd_milters = {own}"),
                 format!("add unix:{SOCKET} to it, or take the option out of master.cf"),
