@@ -183,6 +183,28 @@ fn another_milter_is_kept_and_ours_is_behind_it() {
 }
 
 #[test]
+fn another_milter_of_one_service_is_kept_and_ours_is_behind_it() {
+    let with_other = postfix().master_cf("smtp inet n - y - - smtpd -o smtpd_milters=inet:127.0.0.1:8891");
+    let Some(host) = Host::start(&with_other, MILTER) else { return };
+    let _other = another(&host, "kind = \"postfix-milter\"\nlisten = \"127.0.0.1:8891\"\n", 8891);
+    passes_both(&host);
+    let before = host.snapshot();
+    let said = host.expect(0, &["detect"]);
+    assert!(said.contains("another filter: smtp/inet: smtpd_milters: inet:127.0.0.1:8891"), "{said}");
+    let said = host.expect(0, &["--yes", "--set", "to=staff@example.test"]);
+    assert!(said.contains("Mail is filtered."), "{said}\n{}", host.said());
+    let list = host.shell("postconf -P smtp/inet/smtpd_milters");
+    assert_eq!(list.trim(), "smtp/inet/smtpd_milters = inet:127.0.0.1:8891,unix:checkpost/milter.sock");
+    let again = host.expect(0, &["apply", "--yes", "--no-prove"]);
+    assert!(again.contains("Nothing is to be done"), "{again}");
+    host.expect(0, &["check"]);
+    passes_both(&host);
+    host.expect(0, &["undo", "--yes"]);
+    same(&before, &host.snapshot());
+    passes_both(&host);
+}
+
+#[test]
 fn another_content_filter_is_kept_and_its_place_is_not_taken() {
     let back = "127.0.0.1:10031 inet n - n - 10 smtpd -o content_filter= -o mynetworks=127.0.0.0/8 \
                 -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters \
