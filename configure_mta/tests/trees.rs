@@ -710,6 +710,9 @@ fn times_that_do_not_fit_are_told() {
     assert!(long.contains("lmtp_data_done_timeout is 1200s, and Checkpost may take 1290s"), "{long}");
     let long = said("postfix pipe", &[("/etc/checkpost/pipe.conf", "check_time = 1200s")]);
     assert!(long.contains("command_time_limit is 1000s, and Checkpost may take 1200s (check_time 1200s)"), "{long}");
+    let long = way("courierfilter", "check_timeout = \"2m\"");
+    let long = said("courier", &[(toml, &long)]);
+    assert!(long.contains("timeout in /etc/checkpost/courier.conf is 100s, and Checkpost may take 120s"), "{long}");
     let long = way("sendmail-milter", "check_timeout = \"5m\"\nmta_timeout = \"10m\"");
     let long = said("sendmail", &[(toml, &long)]);
     assert!(

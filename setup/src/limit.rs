@@ -53,8 +53,8 @@ impl Limit {
         let spans = self.spans.iter().zip(taken);
         let spans: Vec<String> = spans.map(|(span, seconds)| format!("{} {seconds}s", span.key)).collect();
         Some(format!(
-            "{} is {}s, and Checkpost may take {sum}s ({}): the mail server would give up first. {}s are to be left; raise \
-             the first, or lower the others",
+            "{} is {}s, and Checkpost may take {sum}s ({}): no answer would be waited for any more. {}s \
+             are to be left; raise the first, or lower the others",
             self.name,
             self.seconds,
             spans.join(" and "),

@@ -2,8 +2,8 @@
 //! `filterctl`, and has ten seconds to show its socket: without one Courier takes mail and asks nobody.
 
 use checkpost_setup::{
-    Answers, Change, Choice, Command, FileKind, Found, Look, LookError, Method, Mta, Obstacle, Owner, Plan, Question,
-    Socket, WHEN_DOWN, What,
+    Answers, Change, Choice, Command, FileKind, Found, Limit, Look, LookError, Method, Mta, Obstacle, Owner, Plan,
+    Question, Socket, WHEN_DOWN, What,
 };
 
 use super::{PROGRAM, RECIPES, WHY_INSTALL, WHY_START};
@@ -34,6 +34,7 @@ const METHODS: [Method; 1] = [Method {
 
 const MODULES: &str = "/etc/courier/enablefiltering";
 const ACTIVE: &str = "/etc/courier/filters/active/checkpost";
+const SETTINGS: &str = "/etc/checkpost/courier.conf";
 const PID: &str = "/run/courier/courierfilter.pid";
 
 const STOP: &str = "if [ -L /etc/courier/filters/active/checkpost ]; then filterctl stop checkpost; fi; \
@@ -101,7 +102,10 @@ impl Mta for Courier {
         if found.filters.iter().any(|name| name.as_str() > "checkpost") {
             plan.notes.push("Courier asks filters in the order of their names; some come after Checkpost, and what they change is not looked at.".into());
         }
-        plan.prepare.extend(Change::when_down(look, "/etc/checkpost/courier.conf", answers.closed())?);
+        plan.prepare.extend(Change::when_down(look, SETTINGS, answers.closed())?);
+        // Courier itself waits for hours; the filter does not.
+        let settings = look.text(SETTINGS)?.unwrap_or_default();
+        plan.limits.push(Limit::of_program(SETTINGS, &settings, "timeout", 100, 5));
         let program = What::Program { name: "checkpost-courier".into(), path: PROGRAM.into(), mode: 0o755 };
         plan.changes.push(Change { why: WHY_INSTALL.into(), what: program });
         let there = look.text(MODULES)?;

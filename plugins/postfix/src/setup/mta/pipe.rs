@@ -53,6 +53,8 @@ pub(super) fn plan(conf: &Conf<'_>, plan: &mut Plan, found: &Found, answers: &An
             break;
         }
     }
+    let settings = conf.look.text(SETTINGS)?.unwrap_or_default();
+    plan.limits.push(Limit::of_program(SETTINGS, &settings, "check_time", 120, 5));
     let milters = conf.value("non_smtpd_milters")?;
     if !milters.is_empty() {
         plan.notes.push(format!(
