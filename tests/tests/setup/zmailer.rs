@@ -106,6 +106,24 @@ fn zmailer_before_its_router_there_and_back() {
     there_and_back(&["--set", "method=zmailer-router"], &[CLOSED, "it waited in the queue"], false);
 }
 
+#[test]
+fn a_filter_of_zmailers_that_is_gone_is_told_by_check_and_started_again() {
+    for host in hosts(|root| root) {
+        let before = snapshot(&host);
+        let apply = ["--yes", "--set", "prove=no"];
+        host.expect(0, &apply);
+        host.shell("kill -KILL $(cat /run/checkpost-zmailer.pid)");
+        assert!(host.send(&infected()).accepted(), "it was refused without a filter");
+        let told = host.expect(1, &["check"]);
+        assert!(told.contains("TROUBLE not so: unix:/run/checkpost-zmailer/filter.sock can be reached"), "{told}");
+        host.expect(0, &apply);
+        host.expect(0, &["check"]);
+        assert!(!host.send(&infected()).accepted(), "{}", said(&host));
+        host.expect(0, &["undo", "--yes"]);
+        same(&before, &snapshot(&host));
+    }
+}
+
 /// systemd holds the socket, so a filter that is killed costs no mail.
 #[test]
 fn zmailer_by_socket_with_systemd() {
