@@ -15,9 +15,11 @@ use super::methods::SCOPE;
 use super::ports::Ports;
 use super::{MACROS, MADE, OWN_MAIN, Place};
 
-/// A daemon that does not run is not started. The script returns before the new one has bound its sockets; its number is in the
-/// file when it has.
+/// A daemon that does not run is not started. systemd would leave a service that is started six times in ten seconds stopped
+/// (StartLimitBurst), unless its count is set back. The script returns before the new one has bound its sockets; its number is
+/// in the file when it has.
 const RESTART: &str = "f=/run/exim4/exim.pid; p=$(cat $f 2> /dev/null) && kill -0 \"$p\" 2> /dev/null || exit 0; \
+                       if [ -d /run/systemd/system ]; then systemctl reset-failed exim4 2> /dev/null || true; fi; \
                        service exim4 restart > /dev/null; n=0; \
                        until q=$(cat $f 2> /dev/null) && [ \"$q\" != \"$p\" ] && kill -0 \"$q\"; do \
                        n=$((n + 1)); [ $n -lt 300 ]; sleep 0.1; done";
