@@ -225,6 +225,15 @@ impl Tree {
         sync(&folder)
     }
 
+    /// Removes what a run that was cut off has left beside a file.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn tidy(&self, path: &str) -> io::Result<()> {
+        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
+        unlink(&folder, &format!(".{name}.checkpost-new"))
+    }
+
     /// Makes a folder.
     ///
     /// # Errors
@@ -416,6 +425,9 @@ mod tests {
         assert_eq!(tree.read("/etc/x").unwrap(), Some(whole("one", 0o4640)));
         std::fs::write(folder.path().join("etc/.x.checkpost-new"), "of a run that was cut off").unwrap();
         tree.replace("/etc/x", &whole("two", 0o600)).unwrap();
+        assert_eq!(tree.names("/etc").unwrap(), ["x"]);
+        std::fs::write(folder.path().join("etc/.x.checkpost-new"), "of a run that was cut off").unwrap();
+        tree.tidy("/etc/x").unwrap();
         assert_eq!(tree.names("/etc").unwrap(), ["x"]);
         tree.remove("/etc/x").unwrap();
         tree.remove("/etc/x").unwrap();

@@ -301,7 +301,8 @@ impl Back<'_> {
         let tree = self.machine.tree;
         let here = tree.read_program(path)?;
         match touched.back(here.as_ref()) {
-            Step::Nothing => {}
+            // It may have been cut off just before the file got its name.
+            Step::Nothing => tree.tidy(path)?,
             Step::Put(Some(whole)) => tree.replace(path, &whole)?,
             Step::Put(None) => tree.remove(path)?,
             Step::Rebuild(command) => return Ok(Some(command)),
