@@ -148,7 +148,8 @@ impl Scene {
         text.split("\nFrom ").skip(1).map(str::to_owned).collect()
     }
 
-    fn queued(&self) -> usize {
+    /// On their way.
+    pub(crate) fn queued(&self) -> usize {
         self.root.queue_len() - self.root.held_len()
     }
 
