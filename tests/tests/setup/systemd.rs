@@ -1,12 +1,25 @@
 //! The same with systemd, as on most machines: the unit in the place of a script in /etc/init.d.
 
+use std::time::{Duration, Instant};
+
 use checkpost_tests::{Courier, Exim, Postfix, Recipe, Sendmail};
 
-use crate::host::{Host, infected, same};
+use crate::host::{Host, SOON, infected, same};
 
 /// What a unit has to say of itself.
 fn property(host: &Host, name: &str) -> String {
     host.shell(&format!("systemctl show checkpost --property={name} --value")).trim().to_owned()
+}
+
+/// Kills the daemon, and returns when the next one serves.
+fn killed(host: &Host) {
+    let pid = property(host, "MainPID");
+    let end = Instant::now() + SOON;
+    host.shell(&format!("kill -KILL {pid}"));
+    while [&*pid, "0"].contains(&&*property(host, "MainPID")) || property(host, "ActiveState") != "active" {
+        assert!(Instant::now() < end, "{} {}", property(host, "Result"), host.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn there_and_back(recipe: &dyn Recipe, words: &[&str], refused_in_session: bool) {
@@ -33,16 +46,23 @@ fn there_and_back(recipe: &dyn Recipe, words: &[&str], refused_in_session: bool)
     host.expect(0, &["check"]);
     assert_eq!(host.send(&infected()).accepted(), !refused_in_session, "{}", host.said());
     // A daemon that is killed comes back by itself.
-    let pid = property(&host, "MainPID");
-    host.shell(&format!(
-        "kill -KILL {pid}; until p=$(systemctl show checkpost --property=MainPID --value); [ $p != {pid} ] && \
-                         [ $p != 0 ] && checkpost status > /dev/null; do sleep 0.05; done"
-    ));
+    killed(&host);
     host.expect(0, &["check"]);
     host.expect(0, &["undo", "--yes"]);
     assert_eq!(property(&host, "LoadState"), "not-found");
     same(&before, &host.snapshot());
     host.flows_as_before();
+}
+
+#[test]
+fn a_daemon_that_fails_again_and_again_is_started_again_and_again() {
+    let Some(host) = Host::boot(&Postfix::new()) else { return };
+    host.expect(0, &["--yes", "--set", "prove=no"]);
+    // systemd's own limit is five starts in ten seconds.
+    for _ in 0..7 {
+        killed(&host);
+    }
+    assert!(!host.send(&infected()).accepted(), "{}", host.said());
 }
 
 #[test]
