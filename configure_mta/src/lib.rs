@@ -1,4 +1,4 @@
-//! Sets an MTA up for Checkpost: detect, plan, apply, prove, check, and take it all back. The program is `main.rs`; this
+//! Sets an MTA up for Checkpost: detect, plan, apply, prove, check, and take it all back. The program is `main.rs` with `program/`; this
 //! library is what it is made of, so that tests can end it at every step.
 //!
 //! It has no MTA's syntax: plug-ins look and describe ([`checkpost_setup::Mta`]), this carries out.
