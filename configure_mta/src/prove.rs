@@ -1,8 +1,10 @@
 //! Proves that mail is filtered: mails through the real MTA, what became of each, and what happens without the daemon.
 //! It changes nothing but that it stops the daemon for a moment, if that is wanted.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+mod smtp;
+
+use std::io;
+use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use checkpost_core::abilities::Refusal;
@@ -14,8 +16,6 @@ use crate::signals::Signals;
 
 /// For an MTA that restarts, a queue, a log.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One reply.
-const REPLY: Duration = Duration::from_secs(120);
 /// How often a log is looked at while a line is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -64,6 +64,16 @@ struct Probe {
     before: usize,
 }
 
+/// What became of it.
+struct Fates {
+    /// Each recipient's, as in the closing line.
+    fates: String,
+    /// Did it get through?
+    through: bool,
+    /// For people.
+    seen: String,
+}
+
 impl Prove<'_> {
     /// Tries everything; `tell` hears of each at once.
     ///
@@ -80,11 +90,12 @@ impl Prove<'_> {
             note(socket);
         }
         let (eicar, gtube) = test_strings();
-        note(self.mail(service, "a clean mail", "a mail to prove that clean mail gets through", true)?);
-        note(self.mail(service, "EICAR, the virus test", &eicar, false)?);
-        note(self.mail(service, "GTUBE, the spam test", &gtube, false)?);
+        let (clean, copies) = self.clean(service)?;
+        note(clean);
+        note(self.bad(service, "EICAR, the virus test", &eicar)?);
+        note(self.bad(service, "GTUBE, the spam test", &gtube)?);
         if self.outage {
-            note(self.without_daemon(service)?);
+            note(self.without_daemon(service, copies > 0)?);
         }
         Ok(all_ok)
     }
@@ -121,43 +132,59 @@ impl Prove<'_> {
         Ok(proofs)
     }
 
-    fn mail(&self, service: Service, what: &str, body: &str, clean: bool) -> io::Result<Proof> {
+    /// A clean mail, and how many copies of it were seen.
+    fn clean(&self, service: Service) -> io::Result<(Proof, usize)> {
+        let what = "a clean mail";
         let probe = self.probe(service)?;
-        let token = &probe.token;
-        let told = self.submit(&probe, what, body)?;
-        let in_session = self.method.abilities.refusal == Refusal::InSession;
-        let proof = |ok, seen: String| Ok(Proof { what: what.to_owned(), ok, seen });
-        // What is refused before Checkpost has seen it proves nothing of it.
-        let lines = self.closing_lines(service, &probe, 1)?;
-        let Some(line) = lines.first() else {
-            return proof(false, format!("the MTA said {told:?}, and Checkpost has not seen the mail"));
+        let told = self.submit(&probe, what, "a mail to prove that clean mail gets through")?;
+        let proof = |ok, seen| Proof { what: what.to_owned(), ok, seen };
+        let Some(Fates { fates, through, seen }) = self.fates(service, &probe, &told)? else {
+            return Ok((proof(false, not_seen(&told)), 0));
         };
-        let fates = line.split("fates=").nth(1).unwrap_or(line);
-        let fates = fates.split(" size=").next().unwrap_or(fates);
-        let through = fates.contains("> delivered (") || fates.contains("> passed");
-        let seen = format!("the sender was told {told:?}; Checkpost: {fates}");
-        if !clean {
-            let refused = matches!(told.as_bytes().first(), Some(b'5')) || self.is_program();
-            return proof(!through && (refused || !in_session), seen);
-        }
         if !through || !self.is_accepted(&told) {
-            return proof(false, seen);
+            return Ok((proof(false, seen), 0));
         }
         // An alias that is expanded twice, or a loop, shows in copies, or in a second look at the same mail.
-        let copies = self.copies(token)?;
+        let copies = self.copies(&probe.token)?;
         let looks = self.closing_lines(service, &probe, 1)?.len();
         let to = if fates.contains(&format!("<{}>", self.to)) { "" } else { "; the recipient was rewritten before" };
-        match (copies, looks) {
+        let proof = match (copies, looks) {
             (1, 1) => proof(true, format!("{seen}; one copy was delivered{to}")),
             (0, 1) => proof(true, format!("{seen}; no copy was seen in a mailbox of this host{to}")),
             (1, _) if self.plan.forwards_anew => {
                 proof(true, format!("{seen}; one copy was delivered, by a forward that was looked at, too{to}"))
             }
             _ => proof(false, format!("{seen}; but it was looked at {looks} times, and there are {copies} copies")),
-        }
+        };
+        Ok((proof, copies))
     }
 
-    fn without_daemon(&self, service: Service) -> io::Result<Proof> {
+    /// A mail that must not get through.
+    fn bad(&self, service: Service, what: &str, body: &str) -> io::Result<Proof> {
+        let probe = self.probe(service)?;
+        let told = self.submit(&probe, what, body)?;
+        let proof = |ok, seen| Ok(Proof { what: what.to_owned(), ok, seen });
+        let Some(Fates { through, seen, .. }) = self.fates(service, &probe, &told)? else {
+            return proof(false, not_seen(&told));
+        };
+        let refused = told.starts_with('5') || self.is_program();
+        proof(!through && (refused || !self.in_session()), seen)
+    }
+
+    /// What Checkpost's closing line says of a mail. `None`: there is none. What is refused before Checkpost has seen it proves
+    /// nothing.
+    fn fates(&self, service: Service, probe: &Probe, told: &str) -> io::Result<Option<Fates>> {
+        let lines = self.closing_lines(service, probe, 1)?;
+        Ok(lines.first().map(|line| {
+            let fates = line.split("fates=").nth(1).unwrap_or(line);
+            let fates = fates.split(" size=").next().unwrap_or(fates);
+            let seen = format!("the sender was told {told:?}; Checkpost: {fates}");
+            Fates { fates: fates.to_owned(), through: is_through(fates), seen }
+        }))
+    }
+
+    /// `visible`: copies of mails can be seen on this host.
+    fn without_daemon(&self, service: Service, visible: bool) -> io::Result<Proof> {
         let what = format!("without the daemon, fail-{}", if self.closed { "closed" } else { "open" });
         let (Some(stop), Some(start)) = (service.command("stop"), service.command("start")) else {
             return Ok(Proof { what, ok: true, seen: "not tried: the service is not known".into() });
@@ -174,19 +201,21 @@ impl Prove<'_> {
         self.signals.none_came()?;
         let (told, copies) = (told?, copies?);
         let accepted = self.is_accepted(&told);
-        let in_session = self.method.abilities.refusal == Refusal::InSession;
         let seen = format!("the sender was told {told:?}");
         let proof = |ok, seen| Ok(Proof { what: what.clone(), ok, seen });
         if !self.closed {
+            if accepted && visible && copies == 0 {
+                return proof(false, format!("{seen}, but the mail was not delivered"));
+            }
             return proof(accepted, format!("{seen}; mail passes UNSCANNED while Checkpost is down, as chosen"));
         }
         if accepted && copies > 0 {
             return proof(false, format!("{seen}, and the mail was DELIVERED unscanned"));
         }
-        if !accepted || self.is_program() && in_session {
+        if !accepted || self.is_program() && self.in_session() {
             return proof(!told.starts_with('5'), seen);
         }
-        if in_session {
+        if self.in_session() {
             return proof(false, format!("{seen}: it was taken without having been looked at"));
         }
         let mut lines = Vec::new();
@@ -200,8 +229,12 @@ impl Prove<'_> {
                 break;
             }
         }
-        let through = lines.iter().any(|line| line.contains("> delivered (") || line.contains("> passed"));
+        let through = lines.iter().any(|line| is_through(line));
         proof(through, format!("{seen}; it waited in the queue, and went on when the daemon was back: {through}"))
+    }
+
+    fn in_session(&self) -> bool {
+        self.method.abilities.refusal == Refusal::InSession
     }
 
     fn is_program(&self) -> bool {
@@ -277,7 +310,7 @@ impl Prove<'_> {
             self.to
         );
         match &self.plan.submission {
-            Submission::Smtp { address } => send(address, domain, sender, &self.to, &message),
+            Submission::Smtp { address } => smtp::send(address, domain, sender, &self.to, &message),
             Submission::Program { command } => {
                 let script = "printf '%s' \"$1\" | tr -d '\\r' | { shift; exec \"$@\"; }";
                 let words = ["sh", "-c", script, "probe", &message].map(str::to_owned).into_iter();
@@ -296,6 +329,14 @@ impl Prove<'_> {
     }
 }
 
+fn is_through(line: &str) -> bool {
+    line.contains("> delivered (") || line.contains("> passed")
+}
+
+fn not_seen(told: &str) -> String {
+    format!("the MTA said {told:?}, and Checkpost has not seen the mail")
+}
+
 /// Connects to a socket of ours, and says why that cannot be.
 ///
 /// # Errors
@@ -304,70 +345,6 @@ pub fn reach(address: &str) -> io::Result<()> {
     match address.strip_prefix("unix:") {
         Some(path) => std::os::unix::net::UnixStream::connect(path).map(drop),
         None => TcpStream::connect(address).map(drop),
-    }
-}
-
-/// One mail by SMTP, and the last reply.
-fn send(address: &str, helo: &str, sender: &str, to: &str, message: &str) -> io::Result<String> {
-    let end = Instant::now() + PATIENCE;
-    // An MTA that has just been told to restart may be away for a moment.
-    let stream = loop {
-        match connect(address) {
-            Ok(stream) => break stream,
-            Err(error) if Instant::now() > end => return Err(error),
-            Err(_) => std::thread::sleep(LOOK_AGAIN),
-        }
-    };
-    stream.set_read_timeout(Some(REPLY))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut reply = reply(&mut reader)?;
-    let dotted: String = message
-        .split_inclusive("\r\n")
-        .map(|line| if line.starts_with('.') { format!(".{line}") } else { line.into() })
-        .collect();
-    let commands = [
-        format!("EHLO {helo}\r\n"),
-        format!("MAIL FROM:<{sender}>\r\n"),
-        format!("RCPT TO:<{to}>\r\n"),
-        "DATA\r\n".to_owned(),
-        format!("{dotted}.\r\n"),
-    ];
-    for command in &commands {
-        if !matches!(reply.as_bytes().first(), Some(b'2' | b'3')) {
-            break;
-        }
-        (&stream).write_all(command.as_bytes())?;
-        reply = self::reply(&mut reader)?;
-    }
-    // It has said what it had to say.
-    let _ = (&stream).write_all(b"QUIT\r\n");
-    Ok(reply)
-}
-
-fn connect(address: &str) -> io::Result<TcpStream> {
-    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-    TcpStream::connect_timeout(&address, PATIENCE)
-}
-
-/// A reply; the texts of its lines one after the other.
-fn reply(reader: &mut impl BufRead) -> io::Result<String> {
-    let mut whole = String::new();
-    loop {
-        let mut line = Vec::new();
-        // A line of a server that does not stop talking is cut.
-        io::Read::take(&mut *reader, 4096).read_until(b'\n', &mut line)?;
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if line.is_empty() || whole.len() > 65536 {
-            return if whole.is_empty() { Ok("421 (the connection was closed)".into()) } else { Ok(whole) };
-        }
-        if whole.is_empty() {
-            whole.clone_from(&line);
-        } else {
-            whole.push_str(line.get(3..).unwrap_or_default());
-        }
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return Ok(whole);
-        }
     }
 }
 
@@ -389,14 +366,6 @@ fn token() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn replies_are_read_to_their_last_line() {
-        let read = |text: &str| reply(&mut BufReader::new(text.as_bytes())).unwrap();
-        assert_eq!(read("250-a\r\n250 b\r\nrest"), "250-a b");
-        assert_eq!(read("550 5.7.1 no\r\n"), "550 5.7.1 no");
-        assert!(read("").starts_with("421"));
-    }
 
     #[test]
     fn no_two_probes_are_alike() {
