@@ -41,6 +41,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let built = watched("programs", &mut cargo.run(&["build", "--locked", "--workspace", "--lib", "--bins"]))?;
     if built.status.success() {
         let mut tests = cargo.run(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            // Most of the time they wait for mail servers.
+            let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+            tests.env("RUST_TEST_THREADS", threads.to_string());
+        }
         tests.env("CHECKPOST_BIN_DIR", Cargo::programs()?);
         if let Some(only) = &args.only {
             tests.arg(only);
