@@ -181,6 +181,9 @@ mod tests {
                     let _ = stream.write_all(part);
                 }
             }
+            // What is still to come is read: a close with unread data would be a reset for the client.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            while stream.read(&mut buffer).unwrap_or(0) > 0 {}
         });
         address
     }
