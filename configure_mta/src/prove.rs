@@ -47,8 +47,8 @@ pub struct Prove<'a> {
 pub struct Proof {
     /// What.
     pub what: String,
-    /// Is it as it should be?
-    pub ok: bool,
+    /// Is it as it should be? `None`: it could not be tried.
+    pub ok: Option<bool>,
     /// What was seen.
     pub seen: String,
 }
@@ -83,7 +83,7 @@ impl Prove<'_> {
         let mut all_ok = true;
         let mut note = |proof: Proof| {
             tell(&proof);
-            all_ok &= proof.ok;
+            all_ok &= proof.ok != Some(false);
         };
         let service = Service::of(self.machine, true).map_err(io::Error::other)?;
         for socket in self.reach()? {
@@ -127,7 +127,7 @@ impl Prove<'_> {
             } else {
                 said.map_or("setpriv is missing".into(), |said| said.err.trim().to_owned())
             };
-            proofs.push(Proof { what: format!("{} can be reached by {by}", socket.address), ok, seen });
+            proofs.push(Proof { what: format!("{} can be reached by {by}", socket.address), ok: Some(ok), seen });
         }
         Ok(proofs)
     }
@@ -137,7 +137,7 @@ impl Prove<'_> {
         let what = "a clean mail";
         let probe = self.probe(service)?;
         let told = self.submit(&probe, what, "a mail to prove that clean mail gets through")?;
-        let proof = |ok, seen| Proof { what: what.to_owned(), ok, seen };
+        let proof = |ok, seen| Proof { what: what.to_owned(), ok: Some(ok), seen };
         let Some(Fates { fates, through, seen }) = self.fates(service, &probe, &told)? else {
             return Ok((proof(false, not_seen(&told)), 0));
         };
@@ -163,7 +163,7 @@ impl Prove<'_> {
     fn bad(&self, service: Service, what: &str, body: &str) -> io::Result<Proof> {
         let probe = self.probe(service)?;
         let told = self.submit(&probe, what, body)?;
-        let proof = |ok, seen| Ok(Proof { what: what.to_owned(), ok, seen });
+        let proof = |ok, seen| Ok(Proof { what: what.to_owned(), ok: Some(ok), seen });
         let Some(Fates { through, seen, .. }) = self.fates(service, &probe, &told)? else {
             return proof(false, not_seen(&told));
         };
@@ -187,7 +187,7 @@ impl Prove<'_> {
     fn without_daemon(&self, service: Service, visible: bool) -> io::Result<Proof> {
         let what = format!("without the daemon, fail-{}", if self.closed { "closed" } else { "open" });
         let (Some(stop), Some(start)) = (service.command("stop"), service.command("start")) else {
-            return Ok(Proof { what, ok: true, seen: "not tried: the service is not known".into() });
+            return Ok(Proof { what, ok: None, seen: "not tried: it is not known how to stop the daemon".into() });
         };
         let probe = self.probe(service)?;
         let token = &probe.token;
@@ -202,7 +202,7 @@ impl Prove<'_> {
         let (told, copies) = (told?, copies?);
         let accepted = self.is_accepted(&told);
         let seen = format!("the sender was told {told:?}");
-        let proof = |ok, seen| Ok(Proof { what: what.clone(), ok, seen });
+        let proof = |ok, seen| Ok(Proof { what: what.clone(), ok: Some(ok), seen });
         if !self.closed {
             if accepted && visible && copies == 0 {
                 return proof(false, format!("{seen}, but the mail was not delivered"));

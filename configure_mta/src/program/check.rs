@@ -38,7 +38,7 @@ impl Session<'_> {
                     }
                     let prove = self.prover(&chosen, &composed, String::new(), false)?;
                     let proofs = prove.reach()?;
-                    let bad = proofs.into_iter().filter(|proof| !proof.ok);
+                    let bad = proofs.into_iter().filter(|proof| proof.ok == Some(false));
                     troubles.extend(bad.map(|proof| format!("not so: {}: {}", proof.what, proof.seen)));
                 }
             }

@@ -53,6 +53,21 @@ pub(crate) fn outage(given: &Given) -> bool {
     given.answers.get("outage").is_none_or(|answer| answer != "no")
 }
 fn shown(proof: &Proof) -> String {
-    let word = if proof.ok { "ok  " } else { "FAIL" };
+    let word = match proof.ok {
+        Some(true) => "ok  ",
+        Some(false) => "FAIL",
+        None => "--  ",
+    };
     format!("{word} {}\n       {}", proof.what, proof.seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_tried_is_not_called_ok() {
+        let word = |ok| shown(&Proof { what: "x".into(), ok, seen: String::new() });
+        assert_eq!([Some(true), Some(false), None].map(|ok| word(ok)[..4].to_owned()), ["ok  ", "FAIL", "--  "]);
+    }
 }
